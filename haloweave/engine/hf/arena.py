@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The arena: preallocated K/V rows of every layer, written and edited in place.
+
+Knows tensors and the shape of a transformers cache. Must not know tokens, policies, or how a key is
+rotated. All layers hold all rows, sliding-window layers too (the mask limits what they see), so no
+edit ever needs a row that is gone. One sequence, no batch. Axes: L layers, H key/value heads,
+C capacity, S rows, Q fed, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from haloweave.errors import CapacityExceeded, ModelCorrupt
+
+Turn = Callable[[Tensor], None]
+"""Rotates keys [1, H, N, D] in place."""
+
+
+@dataclass
+class Pass:
+    """Where one forward pass reads and writes, shared by all layers of it."""
+
+    slots: Int64[Tensor, " Q"]
+    """Row and RoPE position of each query, ascending."""
+    rows: int
+    """Rows visible to the pass once its own are written."""
+    tail: bool
+    """The queries are the last rows, in order."""
+    observe: bool = False
+    _masks: dict[int | None, Bool[Tensor, "Q S"] | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> Bool[Tensor, "Q S"] | None:
+        """Which rows each query may see: those not after it, and not `window` or more before it.
+
+        None if every query may see every row.
+        """
+        if window not in self._masks:
+            self._masks[window] = self._build(window)
+        return self._masks[window]
+
+    def _build(self, window: int | None) -> Bool[Tensor, "Q S"] | None:
+        narrow = window is not None and self.rows > window
+        if self.tail and len(self.slots) == 1 and not narrow:
+            return None
+        row = torch.arange(self.rows, device=self.slots.device)
+        seen = row[None, :] <= self.slots[:, None]
+        if narrow:
+            seen &= row[None, :] > self.slots[:, None] - window
+        return seen
+
+
+class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
+    """K and V of one layer: [1, H, C, D]. Allocated at the first write, when shapes are known.
+
+    Where the model computes in less than fp32, keys are held in fp32 as well (`master`), so that being
+    rotated a thousand times costs no bits; the model reads the copy in its own dtype.
+    """
+
+    is_sliding = False
+
+    def __init__(self, capacity: int, arena: Arena) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.arena = arena
+        self.master: Tensor
+        self.norms: Float[Tensor, "H C"]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        heads, width = key_states.shape[1], key_states.shape[3]
+        shape = (1, heads, self.capacity, width)
+        self.keys = torch.zeros(shape, dtype=key_states.dtype, device=key_states.device)
+        self.values = torch.zeros(
+            (*shape[:3], value_states.shape[3]), dtype=value_states.dtype, device=value_states.device
+        )
+        low = key_states.dtype in (torch.float16, torch.bfloat16)
+        self.master = self.keys.float() if low else self.keys
+        self.norms = torch.zeros((heads, self.capacity), dtype=torch.float32, device=key_states.device)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the rows of the present pass; return all rows it may see."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        at = self.arena.current
+        if at.tail:
+            rows: Any = slice(at.rows - len(at.slots), at.rows)
+        else:
+            rows = at.slots
+        self.put(rows, key_states, value_states)
+        return self.keys[:, :, : at.rows], self.values[:, :, : at.rows]
+
+    def put(self, rows: Any, keys: Tensor, values: Tensor) -> None:
+        """Write rows (slice or index tensor) of keys, already rotated, and values: [1, H, N, D]."""
+        self.keys[:, :, rows] = keys.to(self.keys.dtype)
+        if self.master is not self.keys:
+            self.master[:, :, rows] = keys.float()
+        self.values[:, :, rows] = values
+        self.norms[:, rows] = torch.linalg.vector_norm(values[0], dim=-1, dtype=torch.float32)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.arena.current.rows, 0
+
+    def get_seq_length(self) -> int:
+        return self.arena.rows
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+
+class Arena(Cache):  # type: ignore[misc]
+    """The rows of all layers, as the cache object that a transformers model writes through."""
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        super().__init__(layers=[ArenaLayer(capacity, self) for _ in range(layers)])
+        self.capacity = capacity
+        self.rows = 0
+        self.current = Pass(torch.empty(0, dtype=torch.int64), 0, True)
+
+    def begin(self, slots: Int64[Tensor, " Q"], *, rows: int, tail: bool, observe: bool = False) -> Pass:
+        """Announce a forward pass. Rows are taken over only by `commit`, once it has succeeded."""
+        if rows > self.capacity:
+            raise CapacityExceeded(f"{rows} rows needed, the arena holds {self.capacity}: cull first")
+        self.current = Pass(slots, rows, tail, observe)
+        return self.current
+
+    def commit(self) -> None:
+        """The pass succeeded: its rows count."""
+        self.rows = self.current.rows
+
+    @torch.inference_mode()
+    def move(
+        self,
+        source: Int64[Tensor, " N"],
+        target: Int64[Tensor, " N"],
+        turns: Sequence[Turn | None],
+        rows: int,
+    ) -> None:
+        """Rows `source` become rows `target` (both ascending), each layer's keys turned in place by
+        `turns[l]` (None: a layer without rotary positions). Afterwards there are `rows` rows.
+        """
+        if rows > self.capacity:
+            raise CapacityExceeded(f"{rows} rows needed, the arena holds {self.capacity}: cull first")
+        run = _as_slice(target)
+        for layer, turn in zip(self.layers, turns, strict=True):
+            keys = layer.master[:, :, source]
+            if turn is not None:
+                turn(keys)
+            layer.master[:, :, run] = keys
+            if layer.master is not layer.keys:
+                layer.keys[:, :, run] = keys.to(layer.keys.dtype)
+            layer.values[:, :, run] = layer.values[:, :, source]
+            layer.norms[:, run] = layer.norms[:, source]
+        self.rows = rows
+
+    def truncate(self, rows: int) -> None:
+        """Forget the rows from `rows` on."""
+        self.rows = min(self.rows, rows)
+
+    def dump(self) -> bytes:
+        """Keys (in fp32 where the model's dtype is lower) and values of all rows, as safetensors."""
+        tensors = {}
+        for i, layer in enumerate(self.layers):
+            if self.rows:
+                tensors[f"k{i}"] = layer.master[0, :, : self.rows].contiguous().cpu()
+                tensors[f"v{i}"] = layer.values[0, :, : self.rows].contiguous().cpu()
+        return bytes(safetensors.torch.save(tensors))
+
+    @torch.inference_mode()
+    def load(self, data: bytes) -> None:
+        """Inverse of `dump`. Raises ModelCorrupt if the layers do not fit this arena."""
+        try:
+            tensors = safetensors.torch.load(data)
+        except safetensors.SafetensorError as err:
+            raise ModelCorrupt(f"saved rows: {err}") from err
+        if tensors and set(tensors) != {f"{kind}{i}" for kind in "kv" for i in range(len(self.layers))}:
+            raise ModelCorrupt(f"saved rows: expected {len(self.layers)} layers, got {len(tensors) // 2}")
+        counts = {t.shape[1] for t in tensors.values()} or {0}
+        if len(counts) != 1 or max(counts) > self.capacity:
+            raise ModelCorrupt(f"saved rows: expected one count up to {self.capacity}, got {sorted(counts)}")
+        rows = counts.pop()
+        for i, layer in enumerate(self.layers):
+            if rows:
+                keys, values = tensors[f"k{i}"][None], tensors[f"v{i}"][None]
+                if not layer.is_initialized or keys.shape[1::2] != layer.keys.shape[1::2]:
+                    raise ModelCorrupt(f"saved rows: layer {i} has shape {tuple(keys.shape)}")
+                layer.put(slice(0, rows), keys.to(layer.keys.device), values.to(layer.keys.device))
+        self.rows = rows
+
+
+def _as_slice(target: Int64[Tensor, " N"]) -> Any:
+    """The same rows as a slice where they are one unbroken run: writes without an index are faster."""
+    first, last = int(target[0]), int(target[-1])
+    return slice(first, last + 1) if last - first + 1 == len(target) else target

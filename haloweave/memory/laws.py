@@ -1,0 +1,85 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""What no policy may touch: the laws of the context, as masks over slots.
+
+Knows tokens. Must not know policies or edits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from haloweave.errors import InvalidInput
+from haloweave.memory.tokens import NO_UNIT, Source, Tokens
+
+WHOLE = (Source.LOG, Source.TOOL)
+"""Sources whose units are never rewritten: they die whole and leave one marker."""
+
+
+@dataclass(frozen=True)
+class Laws:
+    """Which slots are beyond the reach of policies."""
+
+    sinks: int = 4
+    """First slots: attention sinks."""
+    tail: int = 128
+    """Last slots: the present, left alone."""
+    lock: float = 250.0
+    """Tokens at least this bright are rocks in the river; above 255 nothing is locked."""
+
+    def __post_init__(self) -> None:
+        if self.sinks < 0 or self.tail < 0 or not self.lock >= 0:
+            raise InvalidInput(f"laws: expected counts and a brightness >= 0, got {self}")
+
+    def untouchable(self, tokens: Tokens) -> Bool[np.ndarray, " S"]:
+        """Slots that no policy may change or cull, whole units included.
+
+        Control tokens are not in it: a policy may take them, but only with their whole, hollow turn
+        (`hollow`).
+        """
+        locked = tokens.pinned | (tokens.brightness >= self.lock)
+        locked &= (tokens.source != Source.CONTROL) | tokens.pinned
+        locked[: self.sinks] = True
+        if self.tail:
+            locked[-self.tail :] = True
+        return spread(tokens, locked)
+
+
+def spread(tokens: Tokens, marked: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
+    """The mask, and with each marked token the rest of its unit."""
+    units = tokens.unit[marked]
+    units = units[units != NO_UNIT]
+    return marked | np.isin(tokens.unit, units) if len(units) else marked
+
+
+def hollow(tokens: Tokens) -> Bool[np.ndarray, " S"]:
+    """Control tokens of turns in which nothing is left but control tokens and markers.
+
+    Such a turn may die; any other turn keeps its control tokens. A turn's control tokens share one unit
+    and frame what was said in it.
+    """
+    control = np.flatnonzero((tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT))
+    dead = np.zeros(len(tokens), np.bool_)
+    if not len(control):
+        return dead
+    said = (tokens.source != Source.CONTROL) & (tokens.source != Source.MARKER)
+    before = np.concatenate([[0], np.cumsum(said)])
+    units, index = np.unique(tokens.unit[control], return_inverse=True)
+    first, last = _extent(control, index, len(units))
+    empty = before[last + 1] == before[first]
+    dead[control] = empty[index]
+    return dead
+
+
+def _extent(
+    slots: Int64[np.ndarray, " N"], index: Int64[np.ndarray, " N"], groups: int
+) -> tuple[Int64[np.ndarray, " G"], Int64[np.ndarray, " G"]]:
+    """First and last slot of each group."""
+    first = np.full(groups, np.iinfo(np.int64).max, np.int64)
+    last = np.full(groups, -1, np.int64)
+    np.minimum.at(first, index, slots)
+    np.maximum.at(last, index, slots)
+    return first, last

@@ -1,0 +1,269 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""From wishes to one lawful edit: choices and proposals by policies, acts by the person.
+
+Knows tokens, laws and edits. Must not know policies, text or models: marker tokens and control ids
+come in as numbers. Pure; raises Protected where a law would be broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from haloweave.errors import InvalidEdit, InvalidInput, Protected
+from haloweave.memory.cull import CullChoice
+from haloweave.memory.edit import Edit, Splice, Surgery, deletion
+from haloweave.memory.laws import WHOLE, Laws, hollow, spread
+from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A repair somebody would like to make: the run `uid` becomes `new_ids`.
+
+    R2 < R shrinks the run, R2 = R substitutes, R2 = 0 deletes. It names uids, so it may be made
+    elsewhere and later: what no longer applies is dropped when it is planned.
+    """
+
+    uid: Int64[np.ndarray, " R"]
+    new_ids: Int32[np.ndarray, " R2"]
+    gain: float
+    """Nats won, by the proposer's own reckoning."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a dead unit leaves behind."""
+
+    ids: tuple[int, ...] = ()
+    """Host tokens of `[...]` and a line break; empty: leave nothing."""
+    brightness: float = 64.0
+
+
+def plan(
+    view: View,
+    choice: CullChoice,
+    proposals: Sequence[Proposal] = (),
+    *,
+    laws: Laws,
+    marker: Marker,
+    reason: str = "weave",
+) -> Edit:
+    """One edit that carries out a policy's choice and those proposals that still apply.
+
+    Raises Protected if the choice touches what the laws protect, InvalidInput if a uid is gone.
+    """
+    tokens = view.tokens
+    dead = np.zeros(len(tokens), np.bool_)
+    dead[tokens.slots_of(choice.uids)] = True
+    _check_lawful(tokens, dead, laws)
+    born = _Newborn(view)
+    pieces = _markers(tokens, dead, marker, laws, born)
+    for run, ids in _applicable(tokens, dead, proposals, laws):
+        dead[run] = True
+        pieces[run.start] = born.tokens(ids, like=tokens[run])
+    return _edit(view, dead, pieces, reason)
+
+
+def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> None:
+    touched = np.flatnonzero(dead & laws.untouchable(tokens))
+    if len(touched):
+        raise Protected(
+            f"slot {touched[0]} is pinned, locked, a sink or in the tail: a policy may not cull it"
+        )
+    control = np.flatnonzero(dead & (tokens.source == Source.CONTROL) & ~hollow(tokens))
+    if len(control):
+        raise Protected(f"slot {control[0]} is a control token of a turn that still says something")
+    torn = np.flatnonzero(spread(tokens, dead) & ~dead)
+    if len(torn):
+        raise Protected(f"slot {torn[0]}: unit {int(tokens.unit[torn[0]])} must die whole")
+
+
+class _Newborn:
+    """Hands out uids for the tokens born in one edit."""
+
+    def __init__(self, view: View) -> None:
+        self._next = view.next_uid
+        self._tick = view.tick
+
+    def tokens(
+        self,
+        ids: Sequence[int] | np.ndarray,
+        *,
+        like: Tokens | None = None,
+        source: Source = Source.MODEL,
+        brightness: float = FULL,
+        unit: int = NO_UNIT,
+    ) -> Tokens:
+        """New tokens; `like` lends source and mean brightness of the run they replace."""
+        if like is not None and len(like):
+            source, brightness = Source(int(like.source[0])), float(like.brightness.mean())
+        made = Tokens.make(
+            ids, first_uid=self._next, source=source, brightness=brightness, tick=self._tick, unit=unit
+        )
+        self._next += len(made)
+        return made
+
+
+def _markers(
+    tokens: Tokens, dead: Bool[np.ndarray, " S"], marker: Marker, laws: Laws, born: _Newborn
+) -> dict[int, Tokens]:
+    """Where dead units leave `[...]`, by slot.
+
+    A gap is an unbroken run of dead tokens and markers between two living ones. It keeps one marker:
+    the first that is there (further ones are added to `dead`), else a new one if a unit died in it.
+    """
+    if not marker.ids:
+        return {}
+    is_marker = tokens.source == Source.MARKER
+    whole = np.isin(tokens.source, WHOLE) & (tokens.unit != NO_UNIT)
+    fixed = laws.untouchable(tokens)
+    pieces: dict[int, Tokens] = {}
+    for start, stop in _runs(dead | is_marker):
+        gap = slice(start, stop)
+        if not np.any(dead[gap]) and np.all(tokens.unit[gap] == tokens.unit[start]):
+            continue
+        there = np.flatnonzero(is_marker[gap] & ~dead[gap])
+        if len(there):
+            stays = (tokens.unit[gap] == tokens.unit[start + int(there[0])]) | fixed[gap]
+            dead[gap] |= is_marker[gap] & ~stays
+        elif np.any(whole[gap]):
+            unit = int(tokens.unit[gap][whole[gap]][0])
+            pieces[start] = born.tokens(
+                marker.ids, source=Source.MARKER, brightness=marker.brightness, unit=unit
+            )
+    return pieces
+
+
+def _runs(mask: Bool[np.ndarray, " S"]) -> list[tuple[int, int]]:
+    """Start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _applicable(
+    tokens: Tokens, dead: Bool[np.ndarray, " S"], proposals: Sequence[Proposal], laws: Laws
+) -> list[tuple[slice, np.ndarray]]:
+    """Proposals that still speak of living, free, neighbouring tokens; the greater gain wins overlaps."""
+    rigid = laws.untouchable(tokens) | dead | (tokens.source == Source.CONTROL)
+    rigid |= np.isin(tokens.source, WHOLE) | (tokens.source == Source.MARKER) | (tokens.unit != NO_UNIT)
+    slot_of = {int(uid): slot for slot, uid in enumerate(tokens.uid)} if proposals else {}
+    taken: list[tuple[slice, np.ndarray]] = []
+    for p in sorted(proposals, key=lambda p: -p.gain):
+        slots = [slot_of.get(int(u), -1) for u in p.uid]
+        if not slots or slots != list(range(slots[0], slots[0] + len(slots))) or slots[0] < 0:
+            continue
+        run = slice(slots[0], slots[-1] + 1)
+        if np.any(rigid[run]) or len(p.new_ids) > len(slots):
+            continue
+        if np.array_equal(p.new_ids, tokens.token_id[run]):
+            continue
+        rigid[run] = True
+        taken.append((run, p.new_ids))
+    return sorted(taken, key=lambda t: t[0].start)
+
+
+def _edit(view: View, dead: Bool[np.ndarray, " S"], pieces: dict[int, Tokens], reason: str) -> Edit:
+    """Deleted runs and the pieces born at their first slots, as one edit."""
+    tokens = view.tokens
+    splices: list[Splice] = []
+    cuts = sorted(pieces)
+    for s in deletion(tokens, dead):
+        bounds = [s.start, *[c for c in cuts if s.start < c < s.stop], s.stop]
+        for a, b in pairwise(bounds):
+            splices.append(Splice(a, tokens[a:b], pieces.pop(a, Tokens.empty())))
+    splices += [Splice(at, Tokens.empty(), new) for at, new in pieces.items()]
+    splices.sort(key=lambda s: (s.start, s.stop))
+    surgery = Surgery.PATCH if any(len(s.new) for s in splices) else Surgery.DROP
+    return Edit(view.revision, view.tick, reason, surgery, tuple(splices))
+
+
+# ---- acts of the person, or of an agent in the person's name ----------------------------------------
+
+
+def delete(
+    view: View, uids: Sequence[int], *, surgery: Surgery = Surgery.DROP, reason: str = "delete"
+) -> Edit:
+    """Remove tokens, pinned ones too. RECOMPUTE also removes what later tokens learned from them."""
+    dead = np.zeros(len(view.tokens), np.bool_)
+    dead[view.tokens.slots_of(uids)] = True
+    return Edit(view.revision, view.tick, reason, surgery, deletion(view.tokens, dead))
+
+
+def substitute(
+    view: View, uids: Sequence[int], new_ids: Sequence[int], *, surgery: Surgery = Surgery.PATCH
+) -> Edit:
+    """A run of neighbouring tokens becomes other tokens (of any number)."""
+    slots = view.tokens.slots_of(uids)
+    if not len(slots) or slots[-1] - slots[0] + 1 != len(slots):
+        raise InvalidInput("substitute: expected the uids of one unbroken run of tokens")
+    old = view.tokens[int(slots[0]) : int(slots[-1]) + 1]
+    new = _Newborn(view).tokens(new_ids, like=old)
+    return Edit(view.revision, view.tick, "substitute", surgery, (Splice(int(slots[0]), old, new),))
+
+
+def insert(
+    view: View,
+    slot: int,
+    ids: Sequence[int],
+    *,
+    source: Source,
+    brightness: float,
+    surgery: Surgery = Surgery.PATCH,
+) -> Edit:
+    """New tokens before the token now at `slot` (`slot` = number of rows: at the end)."""
+    if not 0 <= slot <= len(view.tokens):
+        raise InvalidInput(f"slot: expected 0..{len(view.tokens)}, got {slot}")
+    new = _Newborn(view).tokens(ids, source=source, brightness=brightness)
+    return Edit(view.revision, view.tick, "insert", surgery, (Splice(slot, Tokens.empty(), new),))
+
+
+def pin(view: View, uids: Sequence[int], pinned: bool = True) -> Edit:
+    """Pin tokens (whole units with them), or let them go."""
+    return _recolumn(view, uids, "pin" if pinned else "unpin", "pinned", np.bool_(pinned))
+
+
+def boost(view: View, uids: Sequence[int], brightness: float = FULL) -> Edit:
+    """Set the brightness of tokens (0..255); they fade from there like any other."""
+    if not 0 <= brightness <= FULL:
+        raise InvalidInput(f"brightness: expected 0..{FULL}, got {brightness}")
+    return _recolumn(view, uids, "boost", "brightness", np.float32(brightness))
+
+
+def _recolumn(view: View, uids: Sequence[int], reason: str, column: str, value: np.generic) -> Edit:
+    tokens = view.tokens
+    chosen = np.zeros(len(tokens), np.bool_)
+    chosen[tokens.slots_of(uids)] = True
+    splices = [
+        Splice(s.start, s.old, s.old.replace(**{column: np.full(len(s.old), value)}))
+        for s in deletion(tokens, spread(tokens, chosen))
+    ]
+    return Edit(view.revision, view.tick, reason, Surgery.DROP, tuple(splices))
+
+
+def check_act(view: View, edit: Edit, control_ids: frozenset[int]) -> None:
+    """The laws that bind even the person's own edits.
+
+    Raises Protected if text of a log or tool unit would be rewritten, or a control token would be born
+    or lose its turn's frame; InvalidEdit if nothing would remain.
+    """
+    if len(view.tokens) + edit.growth <= 0:
+        raise InvalidEdit("the edit would leave no token at all")
+    for s in edit.splices:
+        born = np.delete(np.arange(len(s.new)), s.kept[0])
+        if not len(born):
+            continue
+        forged = [int(t) for t in s.new.token_id[born] if int(t) in control_ids]
+        if forged and not edit.reason.startswith("undo"):
+            raise Protected(f"token {forged[0]} is a control token: text may not bring it in")
+        if edit.reason.startswith("undo"):
+            continue
+        gone = np.delete(np.arange(len(s.old)), s.kept[1])
+        whole = np.isin(s.old.source[gone], WHOLE) & (s.old.unit[gone] != NO_UNIT)
+        if np.any(whole):
+            raise Protected(f"slot {s.start}: text of logs and tools may be deleted, never rewritten")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,7 +124,7 @@ def _feed(
     rng: np.random.Generator,
 ) -> None:
     bounds = np.unique([0, *rng.integers(0, len(ids), 2), len(ids)])
-    for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+    for a, b in pairwise(bounds.tolist()):
         engine.feed(ids[a:b])
         if reference:
             reference.feed(ids[a:b].tolist())

@@ -70,6 +70,12 @@ def plan(
     return _edit(view, dead, pieces, reason)
 
 
+def propose(view: View, proposals: Sequence[Proposal], *, laws: Laws, reason: str = "repair") -> Edit:
+    """One edit of those proposals that apply now; without splices if none does."""
+    nobody = CullChoice(np.empty(0, np.int64), reason)
+    return plan(view, nobody, proposals, laws=laws, marker=Marker(), reason=reason)
+
+
 def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> None:
     touched = np.flatnonzero(dead & laws.untouchable(tokens))
     if len(touched):

@@ -49,13 +49,13 @@ class Pass:
         return self._masks[window]
 
     def _build(self, window: int | None) -> Bool[Tensor, "Q S"] | None:
-        narrow = window is not None and self.rows > window
-        if self.tail and len(self.slots) == 1 and not narrow:
+        width = window if window is not None and window < self.rows else None
+        if self.tail and len(self.slots) == 1 and width is None:
             return None
         row = torch.arange(self.rows, device=self.slots.device)
         seen = row[None, :] <= self.slots[:, None]
-        if narrow:
-            seen &= row[None, :] > self.slots[:, None] - window
+        if width is not None:
+            seen &= row[None, :] > self.slots[:, None] - width
         return seen
 
 

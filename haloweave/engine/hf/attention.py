@@ -42,9 +42,7 @@ class AttentionTap:
         self.arena = arena
         self.layers = layers
         self.name = f"haloweave_{next(_numbers)}"
-        self._mass: Tensor | None = None
-        self._value_mass: Tensor | None = None
-        self._last: Tensor | None = None
+        self._sums: Float[Tensor, "3 S"] | None = None
         self._heads = 0
 
     def register(self) -> str:
@@ -122,30 +120,27 @@ class AttentionTap:
         """Add a block of one layer's weights to the sums: plain, weighted by the value rows' relative
         norms, and (in the block that holds it) of the last query."""
         per_head = weights.sum(dim=(1, 2))
+        if self._sums is None:
+            self._sums = torch.zeros((3, per_head.shape[1]), device=weights.device)
+        mass, value_mass, latest = self._sums
         share = norms / norms.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        if self._mass is None:
-            self._mass = torch.zeros_like(per_head[0])
-            self._value_mass = torch.zeros_like(self._mass)
-            self._last = torch.zeros_like(self._mass)
-        self._mass += per_head.sum(0)
-        self._value_mass += torch.einsum("hs,hs->s", per_head, share)
+        mass += per_head.sum(0)
+        value_mass += torch.einsum("hs,hs->s", per_head, share)
         if last:
-            self._last += weights[:, :, -1].sum(dim=(0, 1))
+            latest += weights[:, :, -1].sum(dim=(0, 1))
             self._heads += weights.shape[0] * weights.shape[1]
 
     def collect(self) -> AttentionSample | None:
         """What the pass just made has seen, averaged over layers and heads; forgets it."""
-        if self._mass is None:
+        if self._sums is None:
             return None
-        queries = len(self.arena.current.slots)
-        sums = torch.stack([self._mass, self._value_mass, self._last])  # type: ignore[list-item]
-        pooled = (sums / self._heads).cpu().numpy().astype(np.float32)
+        pooled = (self._sums / self._heads).cpu().numpy().astype(np.float32)
         self.reset()
-        return AttentionSample(pooled[0], pooled[1], pooled[2], queries)
+        return AttentionSample(pooled[0], pooled[1], pooled[2], len(self.arena.current.slots))
 
     def reset(self) -> None:
         """Forget sums of a pass that failed."""
-        self._mass = self._value_mass = self._last = None
+        self._sums = None
         self._heads = 0
 
 

@@ -26,6 +26,7 @@ from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -75,10 +76,12 @@ def load(
     """Load the model in the folder `path`; a `ModelError` says why not."""
     place = _device(device)
     number = _dtype(dtype, place)
+    _check_attention(attn_implementation)
     raw = check_folder(path)
     with _quiet(), _explained(path):
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         _check_config(path, config)
+        positions = max_positions(config)
         tokenizer = AutoTokenizer.from_pretrained(
             path, config=config, local_files_only=True, trust_remote_code=False
         )
@@ -91,7 +94,7 @@ def load(
         path=path,
         device=place,
         dtype=number,
-        max_positions=max_positions(config),
+        max_positions=positions,
         architecture=type(model).__name__,
         fingerprint=_fingerprint(path, raw, tokenizer, number),
     )
@@ -107,10 +110,13 @@ def _load_weights(path: Path, config: Any, dtype: torch.dtype, attn_implementati
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with names and shapes
         **attention,
     )
     if missing := sorted(report["missing_keys"]):
         raise ModelCorrupt(f"{path}: weights missing: {', '.join(missing[:5])}; fetch the model again")
+    for name, got, expected in sorted(report["mismatched_keys"]):
+        raise ModelCorrupt(f"{path}: {name} has shape {tuple(got)}, the config says {tuple(expected)}")
     return model
 
 
@@ -131,6 +137,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise InvalidInput(f"dtype {name!r}: expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def _check_attention(name: str | None) -> None:
+    names = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    if name is not None and name not in names:  # org/name would fetch a kernel from the hub
+        raise InvalidInput(f"attn_implementation {name!r}: expected one of {', '.join(sorted(names))}")
 
 
 @contextmanager
@@ -223,7 +235,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_code(path: Path, document: object) -> None:
-    """`auto_map` imports modules of the folder (CVE-2026-22807); `*_implementation: org/name` fetches kernels."""
+    """`auto_map` imports modules of the folder (CVE-2026-22807); `*_implementation` may fetch kernels."""
     if isinstance(document, list):
         for item in document:
             _refuse_code(path, item)
@@ -351,19 +363,17 @@ def _check_template(path: Path, tokenizer: Any) -> None:
 
 def _fingerprint(path: Path, raw: Mapping[str, Any], tokenizer: Any, dtype: torch.dtype) -> str:
     """What a snapshot must match; weights count by their headers and sizes, or by the manifest's hashes."""
-    manifest = path / "manifest.json"
-    weights: object = [
+    weights = [
         (file.name, file.stat().st_size, hashlib.sha256(_header(file)).hexdigest())
         for file in _weight_files(path)
     ]
-    if manifest.is_file():
-        weights = [weights, _read_json(manifest)]
-    parts = [raw, tokenizer.chat_template, str(dtype), weights]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([raw, tokenizer.chat_template, str(dtype), weights]).encode())
+    for name in ("manifest.json", "generation_config.json"):
+        digest.update((path / name).read_bytes() if (path / name).is_file() else b"-")
     digest.update((path / "tokenizer.json").read_bytes())
     return digest.hexdigest()
 
 
 def _header(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(8 + int.from_bytes(file.read(8), "little"))
+        return file.read(int.from_bytes(file.read(8), "little"))

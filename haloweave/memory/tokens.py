@@ -117,7 +117,8 @@ class Tokens:
         return len(self.uid)
 
     def __getitem__(self, rows: slice) -> Tokens:
-        return Tokens(**{name: getattr(self, name)[rows] for name in COLUMNS})
+        """A copy of some rows: a slice kept in a journal must not keep the whole context alive."""
+        return Tokens(**{name: getattr(self, name)[rows].copy() for name in COLUMNS})
 
     def take(self, rows: np.ndarray) -> Tokens:
         """The rows at the given slots (integer indices or a boolean mask)."""

@@ -82,14 +82,10 @@ def load(
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         _check_config(path, config)
         positions = max_positions(config)
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, config=config, local_files_only=True, trust_remote_code=False
-        )
-        _check_tokenizer(path, tokenizer, config)
-        model = _load_weights(path, config, number, attn_implementation)
-    model = model.to(place).eval().requires_grad_(False)
+        tokenizer = _load_tokenizer(path, config)
+        model = _load_weights(path, config, number, attn_implementation).to(place)
     return LoadedModel(
-        model=model,
+        model=model.eval().requires_grad_(False),
         tokenizer=tokenizer,
         path=path,
         device=place,
@@ -98,6 +94,14 @@ def load(
         architecture=type(model).__name__,
         fingerprint=_fingerprint(path, raw, tokenizer, number),
     )
+
+
+def _load_tokenizer(path: Path, config: Any) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(
+        path, config=config, local_files_only=True, trust_remote_code=False
+    )
+    _check_tokenizer(path, tokenizer, config)
+    return tokenizer
 
 
 def _load_weights(path: Path, config: Any, dtype: torch.dtype, attn_implementation: str | None) -> Any:
@@ -175,6 +179,8 @@ def _explained(path: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise ModelCorrupt(f"{path}: unreadable weights ({error}); fetch the model again") from error
     except Exception as error:  # tokenizers raises bare Exception, transformers whatever a file leads it to
+        if "DefaultCPUAllocator" in str(error):  # torch's RuntimeError for a full memory
+            raise ModelError(f"{path}: not enough memory to load it; use a smaller model or dtype") from error
         raise ModelCorrupt(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
 
 

@@ -1,0 +1,273 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""`halo bench ...`: arguments to benchmarks, benchmarks to tables and JSON lines. Measures nothing itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from haloweave.settings import Settings, settings
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON line per result on stdout.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")]
+Model = Annotated[str | None, typer.Option(help="Known name, folder, GGUF file or hub id.")]
+
+_POLICIES = "halo,window,h2o,tova,snapkv,random"
+
+_err = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the benchmarks to `app`."""
+    for command in (decode, surgery, stream, perplexity, tick):
+        app.command()(command)
+
+
+Rows = Annotated[list[int], typer.Option(min=64, help="Rows of context; may be given several times.")]
+
+
+def decode(
+    rows: Rows = [512, 4096],  # noqa: B006
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded in one run.")] = 24,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each side, alternating.")] = 5,
+    model: Model = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Decode speed with all layers observed, against plain generate (DynamicCache, SDPA)."""
+    from haloweave.bench.decode import decode as measure
+
+    s, loaded = _load(model, threads)
+    out = _Report(as_json, "Decoding, tokens/s (medians)", ["rows", "halo", "generate", "ratio", "of runs"])
+    for n in rows:
+        pace = measure(loaded, s, n, tokens=tokens, runs=runs)
+        ratios = [a / b for a, b in zip(pace.ours, pace.plain, strict=True)]
+        out.row(
+            {"bench": "decode", **asdict(pace), "ratio": pace.ratio},
+            [
+                n,
+                f"{_median(pace.ours):.1f}",
+                f"{_median(pace.plain):.1f}",
+                f"{pace.ratio:.2f}",
+                f"{min(ratios):.2f}..{max(ratios):.2f}",
+            ],
+        )
+    out.end()
+
+
+def surgery(
+    rows: Annotated[int, typer.Option(min=128, help="Rows of context.")] = 4096,
+    runs: Annotated[int, typer.Option(min=1)] = 5,
+    model: Model = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Time of editing the live cache, against prefilling the edited context again."""
+    from haloweave.bench.surgery import surgery as measure
+
+    s, loaded = _load(model, threads)
+    out = _Report(
+        as_json, f"Surgery at {rows} rows (medians)", ["edit", "surgery", "prefill again", "faster"]
+    )
+    for cut in measure(loaded, s, rows, runs=runs):
+        out.row(
+            {"bench": "surgery", **asdict(cut), "ratio": cut.ratio},
+            [
+                cut.name,
+                f"{1e3 * _median(cut.surgery):.0f} ms",
+                f"{_median(cut.prefill):.1f} s",
+                f"{cut.ratio:.0f}x",
+            ],
+        )
+    out.end()
+
+
+def stream(
+    tokens: Annotated[int, typer.Option(min=1000, help="Tokens to read.")] = 20_000,
+    budget: Annotated[int, typer.Option(min=64, help="Rows held.")] = 512,
+    tiny: Annotated[bool, typer.Option(help="A tiny random Llama instead of a real model.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Text file to read; else random tokens.")] = None,
+    model: Model = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """A long stream in a fixed budget: rows, resident memory and time per token must stay flat."""
+    import numpy as np
+
+    from haloweave import build
+    from haloweave.bench import stream as bench
+
+    s, loaded = _tiny(budget, threads) if tiny else _load(model, threads)
+    s = s.model_copy(update={"budget": budget, "system": ""})
+    mind = _tiny_mind(s, loaded) if tiny else build.mind_of(s, loaded)
+    vocabulary = mind.engine.capabilities.vocabulary
+    ids = np.random.default_rng(0).integers(3, vocabulary, 64 * 1024)
+    if data is not None:
+        ids = np.array(mind.codec.encode([data.read_text("utf-8", errors="replace")])[0])
+    with _bar("reading", tokens) as tell:
+        seen = bench.stream(mind, bench.cycled(ids, s.chunk), tokens, s.chunk, tell)
+    rate = s.chunk / _median(seen.seconds)
+    result = {
+        "bench": "stream",
+        "model": "tiny" if tiny else s.model,
+        "budget": budget,
+        "tokens": seen.tokens,
+    }
+    result |= {
+        "rows_peak": seen.rows_peak,
+        "growth": seen.growth,
+        "slowing": seen.slowing,
+        "tokens_per_s": rate,
+    }
+    out = _Report(
+        as_json, "A long stream", ["tokens", "peak rows", "tokens/s", "memory end/warm", "time last/first"]
+    )
+    out.row(
+        {**result, "memory_mb": seen.memory_mb},
+        [
+            seen.tokens,
+            f"{seen.rows_peak}/{budget}",
+            f"{rate:.0f}",
+            f"{seen.growth:.3f}",
+            f"{seen.slowing:.3f}",
+        ],
+    )
+    out.end()
+
+
+def perplexity(
+    data: Annotated[list[Path], typer.Option(help="Text file; may be given several times.")],
+    budget: Rows = [512, 256],  # noqa: B006
+    tokens: Annotated[int, typer.Option(min=256, help="Tokens of each text.")] = 8192,
+    skip: Annotated[int, typer.Option(min=0, help="Characters of each text to leave out first.")] = 0,
+    policies: Annotated[str, typer.Option(help="Comma-separated; compared with the first.")] = _POLICIES,
+    model: Model = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Streaming perplexity of long texts under each brightness policy, at equal rows."""
+    from haloweave.bench import quality
+
+    s, loaded = _load(model, threads)
+    loaded.tokenizer.chat_template = None
+    columns = ["rows", "text", "policy", "perplexity", "nats/token worse than first [95 %]"]
+    out = _Report(as_json, "Streaming perplexity", columns)
+    for rows in budget:
+        for path in data:
+            text = quality.book(path, 8 * tokens, skip)
+            base = s.model_copy(update={"budget": rows, "system": "", "slack": 0.0})
+            for losses, worse in quality.compare(loaded, base, policies.split(","), text, tokens):
+                gap = "" if worse is None else f"{worse.mean:+.4f} [{worse.low:+.4f}, {worse.high:+.4f}]"
+                record = {"bench": "perplexity", "rows": rows, "text": path.stem, "policy": losses.arm}
+                record |= {"perplexity": losses.perplexity, "tokens": int(losses.tokens.sum())}
+                record |= {"worse": worse.json() if worse else None, "rows_peak": losses.peak_rows}
+                out.row(record, [rows, path.stem, losses.arm, f"{losses.perplexity:.3f}", gap])
+    out.end()
+
+
+def tick(
+    slots: Annotated[int, typer.Option(min=1024, help="Slots in the context.")] = 8192,
+    as_json: Json = False,
+) -> None:
+    """Bookkeeping per decoded token (journal, mirror, brightness, its share of a weave), without a model."""
+    from haloweave.bench.decode import bookkeeping
+
+    found = bookkeeping(settings(), slots)
+    out = _Report(as_json, "Bookkeeping per tick", ["slots", "median", "worst"])
+    out.row(
+        {"bench": "tick", **asdict(found)},
+        [slots, f"{found.milliseconds:.3f} ms", f"{found.worst:.3f} ms"],
+    )
+    out.end()
+
+
+# ---- shared ----------------------------------------------------------------------------------------------
+
+
+def _load(model: str | None, threads: int) -> tuple[Settings, Any]:
+    from haloweave import build
+
+    s = settings(model=model, threads=threads or None, system="")
+    _err.print(f"[dim]loading {s.model} ...[/dim]")
+    return s, build.load_model(s)
+
+
+def _tiny(budget: int, threads: int) -> tuple[Settings, Any]:
+    import torch
+
+    from haloweave.bench.stream import tiny_llama
+
+    if threads:
+        torch.set_num_threads(threads)
+    return settings(system=""), tiny_llama(budget)
+
+
+def _tiny_mind(s: Settings, model: Any) -> Any:
+    from haloweave import build
+    from haloweave.bench.stream import NumberCodec
+    from haloweave.engine.hf.engine import HFEngine
+
+    return build.assemble(s, HFEngine(model, capacity=s.budget), NumberCodec(512))
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+class _Report:
+    """A table for people, or JSON lines for programs."""
+
+    def __init__(self, as_json: bool, title: str, columns: list[str]) -> None:
+        self._json = as_json
+        self._table = Table(title=title, *columns)  # noqa: B026
+        self._started = time.time()
+
+    def row(self, record: dict[str, Any], cells: list[Any]) -> None:
+        if self._json:
+            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.flush()
+        else:
+            self._table.add_row(*map(str, cells))
+
+    def end(self) -> None:
+        from haloweave.bench.stats import facts
+
+        took = {"seconds": round(time.time() - self._started, 1)}
+        if self._json:
+            sys.stdout.write(json.dumps({"facts": facts() | took}) + "\n")
+        else:
+            console = Console()
+            console.print(self._table)
+            console.print("  ".join(f"{k} {v}" for k, v in (facts() | took).items()), style="dim")
+
+
+class _bar:
+    """A progress bar on stderr; entering gives the function that moves it."""
+
+    def __init__(self, what: str, total: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=_err, transient=True)
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return lambda done: self._progress.update(self._task, completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

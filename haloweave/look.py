@@ -83,13 +83,18 @@ def find(view: View, codec: Codec, text: str, *, any_case: bool = False) -> tupl
     """
     if not text:
         raise InvalidInput("expected some text to look for, got none")
-    wanted = text.encode("utf-8", "replace")
+    wanted = _bytes_as_read(text)
     pieces = _pieces(view.tokens, codec)
     haystack = b"".join(pieces)
     if any_case:
         wanted, haystack = wanted.lower(), haystack.lower()
     ends = np.cumsum([len(p) for p in pieces], dtype=np.int64)
     return tuple(_run(view.tokens, pieces, a, b) for a, b in _merged(_slots(haystack, wanted, ends)))
+
+
+def _bytes_as_read(text: str) -> bytes:
+    """Lone surrogates as codecs read them: U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _pieces(tokens: Tokens, codec: Codec) -> list[bytes]:
@@ -244,15 +249,14 @@ def _of_unit(t: Tokens, slot: int) -> str:
     size = int((t.unit == t.unit[slot]).sum())
     what = "line" if t.source[slot] in WHOLE else "passage"
     top = float(t.brightness[t.unit == t.unit[slot]].max())
-    return f"one of {size} tokens of a {what} that lives and dies whole, as bright as its brightest ({top:.0f})"
+    return (
+        f"one of {size} tokens of a {what} that lives and dies whole, as bright as its brightest ({top:.0f})"
+    )
 
 
 def _alone_safe(t: Tokens, laws: Laws, slot: int) -> bool:
     return bool(
-        t.pinned[slot]
-        or slot < laws.sinks
-        or slot >= len(t) - laws.tail
-        or t.brightness[slot] >= laws.lock
+        t.pinned[slot] or slot < laws.sinks or slot >= len(t) - laws.tail or t.brightness[slot] >= laws.lock
     )
 
 

@@ -91,8 +91,10 @@ def tiny_llama(rows: int) -> Any:
         num_key_value_heads=2,
         max_position_embeddings=max(rows, 64),
     )
-    model: Any = LlamaForCausalLM(config)
-    return model.eval().requires_grad_(False)
+    model = LlamaForCausalLM(config)
+    model.eval()
+    model.requires_grad_(False)
+    return model
 
 
 def cycled(ids: np.ndarray, chunk: int) -> Callable[[int], np.ndarray]:

@@ -107,7 +107,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
         if self.master is not self.keys:
             self.master[:, :, rows] = keys.float()
         self.values[:, :, rows] = values
-        self.norms[:, rows] = torch.linalg.vector_norm(values[0], dim=-1, dtype=torch.float32)
+        self.norms[:, rows] = torch.linalg.vector_norm(values[0].float(), dim=-1)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.arena.current.rows, 0

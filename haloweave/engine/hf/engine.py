@@ -7,7 +7,8 @@ or text. Surgery:
 
     DROP       rows move left, their keys turn by the distance moved
     PATCH      DROP, then one forward pass over the born tokens at their own positions, each seeing its left
-    RECOMPUTE  the rows from the first change on are fed again
+    RECOMPUTE  the rows from the first change on are fed again; or from an earlier row, if an earlier DROP or
+               PATCH left it knowing what a fresh prefill would not: afterwards all rows are exact
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class HFEngine:
         self._rotation: Rotation | None = found.rotation
         self._chunk = chunk
         self._ids = np.empty(0, np.int32)
+        self._exact = 0
+        """Leading rows that are what a fresh prefill of the same ids would give."""
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._capabilities = Capabilities(
             architecture=model.config.model_type,
@@ -83,6 +86,7 @@ class HFEngine:
         rows = self.rows + len(new)
         self._arena.begin(self._slots(self.rows, rows), rows=rows, tail=True, observe=True)
         logits = self._forward(new, keep=len(new) if score else 1)
+        self._exact = rows if self._exact == self.rows else self._exact
         self._arena.commit()
         self._ids = np.concatenate([self._ids, new])
         logprobs = _logprobs(logits[:-1], new[1:]) if score else None
@@ -118,7 +122,7 @@ class HFEngine:
         first = edit.first
         if len(ids) > self._arena.capacity:
             raise CapacityExceeded(f"{len(ids)} rows after the edit, the arena holds {self._arena.capacity}")
-        if first is None:
+        if first is None and (edit.surgery is not Surgery.RECOMPUTE or self._exact == self.rows):
             return
         if edit.surgery not in self.surgeries:
             raise SurgeryUnsupported(
@@ -126,8 +130,8 @@ class HFEngine:
                 + "; ".join(self._capabilities.notes)
             )
         if edit.surgery is Surgery.RECOMPUTE:
-            self._recompute(ids, first)
-        else:
+            self._recompute(ids, self._exact if first is None else min(first, self._exact))
+        elif first is not None:
             self._move(index, ids, first)
 
     def rebuild(self, ids: Sequence[int] | np.ndarray) -> None:
@@ -141,6 +145,7 @@ class HFEngine:
     def load(self, data: bytes, ids: Sequence[int] | np.ndarray | None = None) -> None:
         """See `KVStore.load`; `ids` are the tokens of the rows, where they differ from those held."""
         self._arena.load(data)
+        self._exact = 0
         if ids is not None:
             self._ids = self._checked(ids, allow_empty=True)
         if len(self._ids) != self.rows:
@@ -188,14 +193,14 @@ class HFEngine:
 
     def _recompute(self, ids: np.ndarray, first: int) -> None:
         self._arena.truncate(first)
-        self._ids = ids[:first]
+        self._ids, self._exact = ids[:first], first
         for start in range(first, len(ids), self._chunk):
             part = ids[start : start + self._chunk]
             rows = start + len(part)
             self._arena.begin(self._slots(start, rows), rows=rows, tail=True)
             self._forward(part, keep=1)
             self._arena.commit()
-            self._ids = ids[:rows]
+            self._ids, self._exact = ids[:rows], rows
 
     def _move(self, index: np.ndarray, ids: np.ndarray, first: int) -> None:
         """DROP and PATCH: survivors move, then the born are computed, left to right."""
@@ -209,7 +214,7 @@ class HFEngine:
                 torch.from_numpy(source).to(device), torch.from_numpy(target).to(device), turns, len(index)
             )
         self._arena.rows = len(index)
-        self._ids = ids
+        self._ids, self._exact = ids, min(first, self._exact)
         born = np.flatnonzero(index == BORN)
         for start in range(0, len(born), self._chunk):
             slots = born[start : start + self._chunk]

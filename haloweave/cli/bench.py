@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""`halo bench`: the measurements, an empty shelf that `haloweave.bench` fills.
+
+The hook: if the module `haloweave.bench.commands` exists, its `register(app)` is called with this Typer
+app when `bench` is on the command line, and adds its commands. It must import light, and load torch
+only when a command runs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+import typer
+
+HOOK = "haloweave.bench.commands"
+
+app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    help="Measure decoding, streaming, surgery and quality against baselines in the same run.",
+)
+
+
+def load() -> None:
+    """Let `haloweave.bench` add its commands, once."""
+    if find_spec(HOOK) is not None and not app.registered_commands:
+        import_module(HOOK).register(app)

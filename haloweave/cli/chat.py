@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""`halo chat`: talk with a mind, and lay hands on its context while it lives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from haloweave.cli import options
+from haloweave.cli.options import settings_of
+from haloweave.cli.tools import tools_of
+
+Heat = Annotated[
+    bool, typer.Option("--heat/--no-heat", help="Show the context live as a strip of brightness.")
+]
+System = Annotated[
+    str | None, typer.Option("--system", help="The pinned first turn; empty for none. (HALO_SYSTEM)")
+]
+
+
+def chat(
+    context: typer.Context,
+    model: options.Model = None,
+    budget: options.Budget = None,
+    policy: options.PolicyOption = None,
+    system: System = None,
+    limit: options.Limit = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+    heat: Heat = False,
+) -> None:
+    """Talk with a local model whose context is alive.
+
+    Lines that begin with / are commands: /pin, /boost, /redact, /weave, /why, /undo, /stats, /heat, /show;
+    /help explains them. Ctrl-C interrupts a reply and keeps the mind; twice at the prompt it quits.
+
+    Input that is no terminal works too: each line is a turn, and the replies are plain text.
+    """
+    from haloweave.build import sampling
+    from haloweave.cli.talk import Talk
+    from haloweave.cli.waiting import awake
+
+    tools = tools_of(context)
+    s = settings_of(
+        model=model,
+        budget=budget,
+        policy=policy,
+        system=system,
+        limit=limit,
+        temperature=temperature,
+        seed=seed,
+        threads=threads,
+    )
+    with awake(tools, s) as session:
+        code = Talk(tools, session, sampling(s), s, heat=heat).run()
+    raise typer.Exit(code)

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The options that several commands share, and how they become settings.
+
+Knows names and help texts. Defaults live in `haloweave.settings` alone: an option not given is None, and
+leaves the choice to the environment (HALO_...) and the settings.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any, get_args
+
+import typer
+
+from haloweave.errors import InvalidInput
+from haloweave.settings import PolicyName, Settings, settings
+
+
+class Speaker(str, Enum):
+    """Whose text a stream is."""
+
+    LOG = "log"
+    USER = "user"
+    TOOL = "tool"
+
+
+Policy = Enum("Policy", {name.upper(): name for name in get_args(PolicyName)}, type=str)  # type: ignore[misc]
+"""The brightness policies that the settings know."""
+
+
+def _option(field: str, *names: str, help: str) -> Any:
+    """An option for one field of the settings; the help tells its default and its variable."""
+    default = Settings.model_fields[field].default
+    return typer.Option(*names, help=f"{help} ({default}; HALO_{field.upper()})", show_default=False)
+
+
+Model = Annotated[
+    str | None,
+    _option("model", "--model", "-m", help="A known name, a folder, a .gguf file or a hub id."),
+]
+Budget = Annotated[
+    int | None,
+    _option("budget", "--budget", "-b", help="Tokens the context may hold: rows of the KV cache."),
+]
+Seed = Annotated[int | None, _option("seed", "--seed", help="The same seed gives the same tokens.")]
+Temperature = Annotated[
+    float | None,
+    _option("temperature", "--temperature", "-t", help="How freely tokens are chosen; 0 takes the best."),
+]
+PolicyOption = Annotated[
+    Policy | None,
+    _option("policy", "--policy", help="What makes a token bright."),
+]
+Limit = Annotated[int | None, _option("limit", "--limit", help="Tokens the model may say in one turn.")]
+Threads = Annotated[
+    int | None, _option("threads", "--threads", help="CPU threads; 0 leaves the choice to torch.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout; messages go to stderr.")]
+Source = Annotated[
+    Speaker,
+    typer.Option(
+        "--source",
+        "-s",
+        help="Whose text it is. Lines of logs and tools live and die whole; the person's words fade slowly.",
+    ),
+]
+
+
+def settings_of(**given: Any) -> Settings:
+    """Settings from what was given on the command line; names are fields."""
+    return settings(**{k: v.value if isinstance(v, Enum) else v for k, v in given.items()})
+
+
+def whole_number(text: str, what: str) -> int:
+    """A count that a person typed. Raises InvalidInput."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise InvalidInput(f"{what}: expected a whole number from 0 on, got {text!r}")
+    return number

@@ -1,0 +1,273 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""What a person can do to a living context from the chat: the lines that begin with a slash.
+
+Knows the session, edits made by name of text, and how to show them. Each command is one method.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+from rich.table import Table
+from rich.text import Text
+
+from haloweave import look
+from haloweave.cli import show
+from haloweave.cli.options import whole_number
+from haloweave.cli.session import Session
+from haloweave.cli.tally import Tally
+from haloweave.cli.tools import Tools
+from haloweave.errors import InvalidInput
+from haloweave.events import Edited
+from haloweave.memory import plan
+from haloweave.memory.tokens import FULL, Source
+from haloweave.mind import Mind
+
+if TYPE_CHECKING:
+    from haloweave.settings import Settings
+
+_BRIGHTEST, _EXPLAINED = 8, 12
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What an act on some text did."""
+
+    runs: tuple[look.Run, ...]
+    tokens: int
+    done: Edited
+    recomputed: int = 0
+
+    @property
+    def quoted(self) -> str:
+        """The first few places."""
+        some = ", ".join(f"“{show.one_line(r.text, 40)}”" for r in self.runs[:4])
+        return some + (f" and {len(self.runs) - 4} more" if len(self.runs) > 4 else "")
+
+
+class Hands:
+    """The person's hands on the context. `do` carries out one line."""
+
+    def __init__(self, tools: Tools, session: Session, s: Settings) -> None:
+        self._tools, self._session, self._settings = tools, session, s
+
+    def do(self, line: str) -> bool:
+        """Carry out `/name argument`; False if the person wants to leave. Raises HaloError."""
+        name, _, argument = line[1:].partition(" ")
+        if name in ("quit", "exit", "q"):
+            return False
+        command = _COMMANDS.get(name)
+        if command is None:
+            near = difflib.get_close_matches(name, _COMMANDS, n=1)
+            hint = f"did you mean /{near[0]}? " if near else ""
+            self._tools.fail(f"no command /{name}: {hint}/help lists them all (// begins a line of text)")
+            return True
+        command.act(self, argument.strip())
+        return True
+
+    def help(self, argument: str) -> None:
+        """List the commands."""
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(ratio=1)
+        for name, command in _COMMANDS.items():
+            table.add_row(f"/{name} {command.takes}".strip(), command.tells)
+        table.add_row("/quit", "leave (so does Ctrl-D)")
+        self._tools.out.print(table)
+
+    def pin(self, argument: str) -> None:
+        """Pin what matches; without text, show what is pinned."""
+        if not argument:
+            self._show_pinned()
+            return
+        touched = self._on_text(argument, lambda view, uids: plan.pin(view, uids))
+        self._tools.out.print(f"pinned {touched.tokens} tokens: {touched.quoted}", soft_wrap=True)
+
+    def unpin(self, argument: str) -> None:
+        """Let pinned text go."""
+        touched = self._on_text(argument, lambda view, uids: plan.pin(view, uids, False))
+        self._tools.out.print(f"let go {touched.tokens} tokens: {touched.quoted}", soft_wrap=True)
+
+    def boost(self, argument: str) -> None:
+        """Set the brightness of what matches."""
+        text, brightness = _text_and_number(argument)
+        touched = self._on_text(text, lambda view, uids: plan.boost(view, uids, brightness))
+        self._tools.out.print(
+            f"{touched.tokens} tokens now have brightness {brightness:g}: {touched.quoted}", soft_wrap=True
+        )
+
+    def redact(self, argument: str) -> None:
+        """Remove text for good, and everything learned from it."""
+        removed = self._session.ask(lambda mind: _redact(mind, argument))
+        rows = sum(t.recomputed for t in removed)
+        self._tools.out.print(
+            f"removed {sum(t.tokens for t in removed)} tokens: {', '.join(t.quoted for t in removed)}; "
+            f"{rows} rows that had seen them were computed again. This cannot be undone.",
+            soft_wrap=True,
+        )
+        left = self._session.ask(lambda mind: look.find(mind.view, mind.codec, argument, any_case=True))
+        if left:
+            some = Touched(left, 0, removed[0].done).quoted
+            self._tools.say(f"still there, in other letters: {some}")
+
+    def weave(self, argument: str) -> None:
+        """Cull the dimmest now."""
+        s = self._settings
+        rows = whole_number(argument, "rows") if argument else s.budget - int(s.budget * s.slack)
+        before, tally = len(self._session.view().tokens), Tally(self._session.codec)
+        for moment in self._session.play(lambda mind: mind.weave(rows)):
+            tally.add(moment)
+        if not tally.dead:
+            why = "nothing more may be culled" if before > rows else f"{before} rows are held, {rows} wanted"
+            self._tools.out.print(f"nothing culled: {why}", soft_wrap=True)
+            return
+        some = ", ".join(f"“{show.one_line(d.text, 24)}”" for d in list(tally.samples)[:6])
+        now = len(self._session.view().tokens)
+        self._tools.out.print(
+            f"{before} rows, now {now}; {tally.dead} tokens culled: {some} …", soft_wrap=True
+        )
+
+    def why(self, argument: str) -> None:
+        """Why tokens live: the brightest, or those of a text."""
+        found = self._session.ask(lambda mind: _why(mind, argument))
+        self._tools.out.print(show.reasons(found))
+
+    def undo(self, argument: str) -> None:
+        """Take the newest edit back."""
+        done = self._session.ask(lambda mind: mind.undo())
+        gain = done.edit.growth
+        change = f"{abs(gain)} rows {'came back' if gain > 0 else 'left'}" if gain else "no row moved"
+        self._tools.out.print(f"{done.edit.reason}: {change}, {done.rows} held", soft_wrap=True)
+
+    def stats(self, argument: str) -> None:
+        """Figures of this mind."""
+        view, totals = self._session.view(), self._session.totals()
+        tokens = view.tokens
+        able = self._session.ask(lambda mind: mind.engine.capabilities)
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_row("model", f"{self._settings.model} ({able.architecture}, {able.dtype} on {able.device})")
+        table.add_row("context", show.meter(len(tokens), self._session.budget))
+        held = ((s, int((tokens.source == s).sum())) for s in Source)
+        table.add_row("held", ", ".join(f"{n} {s.name.lower()}" for s, n in held if n))
+        table.add_row("pinned", f"{int(tokens.pinned.sum())} tokens")
+        table.add_row("so far", f"{totals.fed:,} fed, {totals.spoken:,} spoken, {totals.culled:,} culled")
+        table.add_row("edits", f"{totals.edits:,} (revision {view.revision}, tick {view.tick})")
+        table.add_row(
+            "brightness",
+            f"by {self._settings.policy}, mean {float(tokens.brightness.mean() if len(tokens) else 0):.0f} of 255",
+        )
+        table.add_row("memory", f"{psutil.Process().memory_info().rss / 1e6:,.0f} MB resident")
+        self._tools.out.print(table)
+
+    def heat(self, argument: str) -> None:
+        """One strip of the context."""
+        self._tools.out.print(show.strip(self._session.view(), self._tools.out.width - 1))
+        self._tools.out.print()
+
+    def show(self, argument: str) -> None:
+        """The whole context, coloured."""
+        self._tools.out.print(show.whole(self._session.view(), self._session.codec))
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _on_text(self, text: str, make: Callable[..., plan.Edit]) -> Touched:
+        return self._session.ask(lambda mind: _commit(mind, text, make))
+
+    def _show_pinned(self) -> None:
+        pinned = [s for s in look.spans(self._session.view(), self._session.codec) if s.pinned]
+        if not pinned:
+            self._tools.out.print("nothing is pinned; /pin TEXT pins what matches")
+        for span in pinned:
+            line = Text(f"{span.stop - span.start:>4} tokens  ", "dim")
+            self._tools.out.print(line.append(show.one_line(span.text, 200), "not dim"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A slash command, and how /help tells of it."""
+
+    act: Callable[[Hands, str], None]
+    takes: str
+    tells: str
+
+
+_COMMANDS = {
+    "pin": Command(Hands.pin, "[TEXT]", "keep what matches for good; without TEXT, list what is pinned"),
+    "unpin": Command(Hands.unpin, "TEXT", "let it go again"),
+    "boost": Command(Hands.boost, "TEXT [0-255]", "set its brightness (attention score), 255 if not said"),
+    "redact": Command(Hands.redact, "TEXT", "remove it, pinned or not, and recompute what had seen it"),
+    "weave": Command(Hands.weave, "[ROWS]", "cull (evict) the dimmest until ROWS are held"),
+    "why": Command(Hands.why, "[TEXT]", "why tokens live: the brightest, or those of TEXT"),
+    "undo": Command(Hands.undo, "", "take the newest change of the context back"),
+    "heat": Command(Hands.heat, "", "the context as one strip of brightness"),
+    "show": Command(Hands.show, "", "the whole context, coloured by brightness"),
+    "stats": Command(Hands.stats, "", "figures of this mind"),
+    "help": Command(Hands.help, "", "this list"),
+}
+
+
+def _find(mind: Mind, text: str) -> tuple[look.Run, ...]:
+    """As written, else in any case. Raises InvalidInput if the context does not say it."""
+    if not text:
+        raise InvalidInput("which text? Write it after the command, as in /pin my name is Ada")
+    found = look.find(mind.view, mind.codec, text) or look.find(mind.view, mind.codec, text, any_case=True)
+    if not found:
+        raise InvalidInput(f"the context does not say “{text}” (any more); /show shows what it says")
+    return found
+
+
+def _uids(runs: Sequence[look.Run]) -> list[int]:
+    return [uid for run in runs for uid in run.uids]
+
+
+def _commit(mind: Mind, text: str, make: Callable[..., plan.Edit]) -> Touched:
+    runs = _find(mind, text)
+    edit = make(mind.view, _uids(runs))
+    return Touched(runs, sum(len(s.new) for s in edit.splices), mind.commit(edit))
+
+
+def _redact(mind: Mind, text: str) -> list[Touched]:
+    """Until the text is nowhere: what stood around a removed text may close up to the same text."""
+    runs = _find(mind, text)
+    any_case = not look.find(mind.view, mind.codec, text)
+    removed: list[Touched] = []
+    while runs:
+        uids = _uids(runs)
+        done = mind.redact(uids)
+        removed.append(Touched(runs, len(uids), done, recomputed=done.rows - runs[0].start))
+        runs = look.find(mind.view, mind.codec, text, any_case=any_case)
+    return removed
+
+
+def _why(mind: Mind, text: str) -> list[look.Why]:
+    view = mind.view
+    if not text:
+        slots = look.brightest(view, _BRIGHTEST)
+    else:
+        slots = [s for r in _find(mind, text) for s in range(r.start, r.start + len(r.uids))]
+    return look.why(view, mind.codec, mind.laws, slots[:_EXPLAINED])
+
+
+def _text_and_number(argument: str) -> tuple[str, float]:
+    """`text`, `text 200` or `"text 200" 90`. Raises InvalidInput if the number is no brightness."""
+    if argument.startswith('"') and argument.count('"') >= 2:
+        text, _, rest = argument[1:].rpartition('"')
+        words = ["", rest.strip()]
+    else:
+        text, words = argument, argument.rsplit(maxsplit=1)
+    if len(words) < 2 or not words[1]:
+        return text, FULL
+    try:
+        number = float(words[1])
+    except ValueError:
+        return argument.strip('"'), FULL
+    if not 0 <= number <= FULL:
+        raise InvalidInput(f"brightness: expected 0..{FULL:g}, got {words[1]}")
+    return (words[0] or text), number

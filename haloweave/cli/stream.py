@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""`halo stream`: read without end inside a fixed budget, then answer and sum up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from haloweave.cli import options
+from haloweave.cli.options import Speaker, settings_of
+from haloweave.cli.tools import tools_of
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Files to read, in order; - is standard input.")
+]
+Ask = Annotated[
+    list[str] | None,
+    typer.Option("--ask", "-a", metavar="QUESTION", help="Ask this when all is read; may be given again."),
+]
+Every = Annotated[
+    int, typer.Option("--every", metavar="N", min=0, help="A status line every N tokens; 0 for none.")
+]
+
+
+def stream(
+    context: typer.Context,
+    files: Files,
+    source: options.Source = Speaker.LOG,
+    ask: Ask = None,
+    every: Every = 0,
+    model: options.Model = None,
+    budget: options.Budget = None,
+    policy: options.PolicyOption = None,
+    limit: options.Limit = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Read files or a pipe of any length; the context never grows past its budget.
+
+    Text is read as it arrives, so a growing log works: tail -f app.log | halo stream - --ask "What broke?"
+
+    Ctrl-C ends the reading; questions are answered still. Then comes a summary: tokens read, rows held,
+    what was culled (evicted from the KV cache), and the memory used along the way.
+    """
+    from haloweave.build import sampling
+    from haloweave.cli import ingest
+    from haloweave.cli.reading import readers
+    from haloweave.cli.report import JsonReport, PlainReport
+    from haloweave.cli.waiting import awake
+    from haloweave.memory.tokens import Source
+
+    tools = tools_of(context)
+    s = settings_of(
+        model=model,
+        budget=budget,
+        policy=policy,
+        limit=limit,
+        temperature=temperature,
+        seed=seed,
+        threads=threads,
+    )
+    found = readers(files, lines=source is not Speaker.USER)
+    with awake(tools, s) as session, (JsonReport if as_json else PlainReport)(tools) as report:
+        turns = [(file, Source[source.name]) for file in found]
+        reading = ingest.read(session, turns, report, every=every)
+        stopped = ingest.ask(session, ask or (), sampling(s), s.limit, report)
+        report.summary(reading, session.budget)
+    if reading.interrupted or stopped:
+        raise typer.Exit(130)

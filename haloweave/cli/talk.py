@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The conversation: prompt, turn, reply, until the person leaves.
+
+Knows the session, the screen and the slash commands. Must not know how a context is edited.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from haloweave import __version__
+from haloweave.cli import show, slash
+from haloweave.cli.ingest import turn
+from haloweave.cli.session import Moment, Session
+from haloweave.cli.stage import Stage
+from haloweave.cli.tools import Tools
+from haloweave.errors import HaloError
+from haloweave.events import Notice, Spoke, TurnEnded
+
+if TYPE_CHECKING:
+    from haloweave.engine.sampling import Sampling
+    from haloweave.settings import Settings
+
+PROMPT = "› "
+_ENDINGS = {
+    "length": "(cut off at the limit; --limit raises it)",
+    "interrupted": "(interrupted; the mind keeps what it said)",
+}
+
+
+class Talk:
+    """One conversation with one mind."""
+
+    def __init__(
+        self, tools: Tools, session: Session, how: Sampling, s: Settings, *, heat: bool = False
+    ) -> None:
+        self._tools, self._session, self._how, self._settings = tools, session, how, s
+        self._live = tools.out.is_terminal
+        self._heat = heat and self._live
+        self._speed: float | None = None
+        self._hands = slash.Hands(tools, session, s)
+
+    def run(self) -> int:
+        """Talk until the person leaves; the exit code."""
+        if self._live:
+            self._welcome()
+        for line in self._lines():
+            try:
+                if not self._take(line):
+                    return 0
+            except HaloError as err:
+                self._tools.fail(str(err))
+        return 130 if self._left_by_force else 0
+
+    def _take(self, line: str) -> bool:
+        """One line from the person; whether to go on."""
+        if line.startswith("/") and not line.startswith("//"):
+            return self._hands.do(line)
+        if line.strip():
+            self._reply_to(line[1:] if line.startswith("//") else line)
+        return True
+
+    def _reply_to(self, text: str) -> None:
+        if "\ufffd" in text:
+            self._tools.say("note: some bytes of that line were not UTF-8 and are read as �")
+        with Stage(self._tools.out, strip=self._heat) as stage:
+            try:
+                self._watch(self._session.play(turn(text, self._how, self._settings.limit)), stage)
+            except KeyboardInterrupt:
+                self._watch(iter(self._session.interrupt()), stage)
+
+    def _watch(self, moments: Iterator[Moment], stage: Stage) -> None:
+        first, spoken = 0.0, 0
+        for moment in moments:
+            event = moment.event
+            stage.see(moment.view)
+            if isinstance(event, Spoke):
+                stage.push(event.text)
+                first, spoken = first or moment.at, spoken + 1
+                if spoken > 1:
+                    self._speed = (spoken - 1) / (moment.at - first)
+            elif isinstance(event, Notice):
+                stage.note(event.text)
+            elif isinstance(event, TurnEnded) and event.reason in _ENDINGS and self._live:
+                stage.note(_ENDINGS[event.reason])
+
+    # ---- the person's side -----------------------------------------------------------------------
+
+    _left_by_force = False
+
+    def _lines(self) -> Iterator[str]:
+        """What the person types, line by line, until the end of input or the second Ctrl-C in a row."""
+        if not (self._live and sys.stdin.isatty()):
+            yield from (line.rstrip("\r\n") for line in sys.stdin)
+            return
+        with suppress(ImportError):
+            import readline  # noqa: F401  (gives `input` a history and line editing)
+        warned = False
+        while True:
+            self._meter()
+            try:
+                line = input(PROMPT)
+            except EOFError:
+                self._tools.out.print()
+                return
+            except KeyboardInterrupt:
+                self._tools.out.print()
+                if warned:
+                    self._left_by_force = True
+                    return
+                warned = True
+                self._tools.say("Ctrl-C once more, or /quit, to leave.")
+                continue
+            warned = False
+            yield line
+
+    def _meter(self) -> None:
+        view, totals = self._session.view(), self._session.totals()
+        rows = len(view.tokens)
+        line = show.status(rows, self._session.budget, totals.fed, totals.culled, self._speed)
+        self._tools.out.print()
+        if self._heat:
+            self._tools.out.print(show.strip(view, self._tools.out.width - 1))
+            self._tools.out.print()
+        self._tools.out.print(line, overflow="ellipsis")
+
+    def _welcome(self) -> None:
+        s = self._settings
+        head = Text(f"Halo Weave {__version__}", "bold")
+        head.append(f"  {s.model} · {self._session.budget} rows · brightness by {s.policy}", "not bold dim")
+        self._tools.out.print(head)
+        self._tools.out.print("Talk, and /help to lay hands on what it remembers.", style="dim")

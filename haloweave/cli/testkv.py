@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""`halo test-kv`: is surgery on the KV cache exact on this model? Measured, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from haloweave.cli import options
+from haloweave.cli.options import settings_of
+from haloweave.cli.tools import Tools, tools_of
+
+if TYPE_CHECKING:
+    from haloweave.engine.contract import Difference, OpenEngine, Verdict
+
+BOUND = 1e-4
+_ROWS = 40
+_CAPACITY = 256
+_EDITS = 3
+"""Edits in a sequence: 2 to 4."""
+
+
+def test_kv(
+    context: typer.Context,
+    model: options.Model = None,
+    sequences: Annotated[
+        int, typer.Option("--sequences", "-n", min=1, help="Random sequences of edits to try.")
+    ] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Other seeds try other edits.")] = 0,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Edit the KV cache at random, and compare it with a slow and obvious reference.
+
+    Surgery is how an edit reaches the cache: DROP lets rows leave, PATCH also computes the new ones,
+    RECOMPUTE does everything from the first change on again. Compared are the logits, and the keys and values
+    of every layer; all must agree to 1e-4 in fp32. Exit code 1 if one does not.
+    """
+    tools = tools_of(context)
+    s = settings_of(model=model, threads=threads, device="cpu", dtype="float32")
+    verdicts, notes = examine(tools, s, sequences, seed)
+    if as_json:
+        _as_json(tools, verdicts)
+    else:
+        tools.out.print(table(s.model, verdicts, notes))
+    if not all(v.ok(BOUND) for v in verdicts):
+        raise typer.Exit(1)
+
+
+def examine(tools: Tools, s, sequences: int, seed: int) -> tuple[list[Verdict], Sequence[str]]:  # type: ignore[no-untyped-def]
+    """Load the model, and run the contract under a bar."""
+    from haloweave.build import load_model
+    from haloweave.cli.waiting import bars, reporting
+    from haloweave.engine.contract import examining
+    from haloweave.engine.hf.engine import HFEngine
+
+    with reporting(tools, f"loading {s.model}") as report:
+        loaded = load_model(s, report)
+    engine = HFEngine(loaded.model, capacity=min(_CAPACITY, loaded.max_positions))
+    seen: list[Difference] = []
+    with bars(tools) as shown:
+        task = shown.add_task("edits", total=sequences * _EDITS)
+        for difference in examining(engine, loaded.model, sequences=sequences, seed=seed, rows=_ROWS):
+            seen.append(difference)
+            shown.advance(task)
+    return verdicts_of(engine, seen), engine.capabilities.notes
+
+
+def verdicts_of(engine: OpenEngine, seen: Iterable[Difference]) -> list[Verdict]:
+    """The largest differences, by surgery."""
+    from haloweave.engine.contract import CHECKED, Verdict
+
+    found = list(seen)
+    made = []
+    for surgery in CHECKED:
+        these = [d for d in found if d.surgery is surgery]
+        worst = [max((getattr(d, name) for d in these), default=0.0) for name in ("logits", "keys", "values")]
+        able = surgery in engine.capabilities.surgeries
+        made.append(Verdict(surgery, len(these), *worst, supported=able))
+    return made
+
+
+def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]):  # type: ignore[no-untyped-def]
+    """The verdicts as a person reads them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        title=f"Surgery on {name}, against the slow reference", title_justify="left", title_style="bold"
+    )
+    for heading in ("surgery", "edits", "max |Δ logit|", "keys", "values", "verdict"):
+        made.add_column(heading, justify="left" if heading in ("surgery", "verdict") else "right")
+    for v in verdicts:
+        if not v.supported:
+            made.add_row(v.surgery.name, "-", "-", "-", "-", "not possible on this model")
+            continue
+        verdict = Text("exact", "bold green") if v.ok(BOUND) else Text("WRONG", "bold red")
+        made.add_row(
+            v.surgery.name, str(v.edits), f"{v.logits:.1e}", f"{v.keys:.1e}", f"{v.values:.1e}", verdict
+        )
+    made.caption = "; ".join([f"bound {BOUND:.0e}; keys and values relative to each layer's largest", *notes])
+    made.caption_justify = "left"
+    return made
+
+
+def _as_json(tools: Tools, verdicts: Sequence[Verdict]) -> None:
+    from haloweave.cli.report import emit
+
+    for v in verdicts:
+        figures = {"edits": v.edits, "logits": v.logits, "keys": v.keys, "values": v.values}
+        emit(
+            tools,
+            {
+                "surgery": v.surgery.value,
+                "supported": v.supported,
+                **figures,
+                "bound": BOUND,
+                "ok": v.ok(BOUND),
+            },
+        )

@@ -1,0 +1,300 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""The engine against the slow reference, on tiny random models of every architecture, and on SmolLM2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, VOCAB
+
+from haloweave.engine.contract import Verdict, examine, invent
+from haloweave.engine.hf.engine import HFEngine
+from haloweave.engine.reference import SlowReference
+from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, ModelUnsupported, SurgeryUnsupported
+from haloweave.memory.edit import Edit, Splice, Surgery
+from haloweave.memory.mirror import Mirror
+from haloweave.memory.plan import delete
+from haloweave.memory.tokens import Source, Tokens
+
+MOVABLE = [name for name in ARCHITECTURES if name != "gpt2"]
+BOUND = 1e-4
+
+
+def engine_of(name: str, capacity: int = 256, **options: Any) -> HFEngine:
+    return HFEngine(ARCHITECTURES[name](0), capacity=capacity, **options)
+
+
+def ids_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCAB, count)
+
+
+def check(verdicts: list[Verdict], surgeries: set[Surgery]) -> None:
+    for v in verdicts:
+        assert v.supported == (v.surgery in surgeries)
+        assert v.ok(BOUND), v
+        assert not v.supported or v.edits > 0, v
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_contract(name: str) -> None:
+    surgeries = {Surgery.RECOMPUTE} if name == "gpt2" else {Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE}
+    check(examine(engine_of(name), ARCHITECTURES[name](0), sequences=40), surgeries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_contract_of_200_sequences(name: str) -> None:
+    surgeries = {Surgery.RECOMPUTE} if name == "gpt2" else {Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE}
+    check(examine(engine_of(name), ARCHITECTURES[name](0), sequences=200, seed=1), surgeries)
+
+
+def test_contract_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are moved but not turned must be found out, or the contract proves nothing."""
+    engine = engine_of("llama")
+    monkeypatch.setattr(engine._rotation.__class__, "_turn", lambda self, cos, sin, keys: None)
+    assert not all(v.ok(BOUND) for v in examine(engine, ARCHITECTURES["llama"](0), sequences=3))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_thousand_moves_cost_no_precision(name: str) -> None:
+    """Keys are turned again and again over a long life; the drift must stay far below the bound."""
+    engine, model = engine_of(name, 64), ARCHITECTURES[name](0)
+    reference, mirror = SlowReference(model), Mirror()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ids = rng.integers(0, VOCAB, 8)
+        while mirror.rows + 8 > 64:
+            dead = rng.choice(np.arange(4, mirror.rows), 3, replace=False)
+            edit = delete(mirror.view, mirror.view.tokens.uid[dead].tolist())
+            layout = [
+                (int(i), int(t)) for i, t in zip(edit.gather(mirror.rows), edit.ids(engine.ids), strict=True)
+            ]
+            engine.apply(edit)
+            mirror.apply(edit)
+            reference.edit(layout)
+        got = engine.feed(ids).logits
+        want = reference.feed(ids.tolist())
+        mirror.append(Tokens.make(ids, first_uid=mirror.view.next_uid, source=Source.USER))
+    assert float(np.abs(got - want.numpy()).max()) <= BOUND
+
+
+@pytest.mark.parametrize("name", MOVABLE)
+def test_bfloat16_keeps_keys_in_fp32(name: str) -> None:
+    """Moving there and back must leave the keys bit for bit what rounding made of them once."""
+    engine = HFEngine(ARCHITECTURES[name](0).to(torch.bfloat16), capacity=64)
+    engine.feed(ids_of(40))
+    before = [k.clone() for k, _ in engine.layer_rows()]
+    mirror = Mirror()
+    mirror.append(Tokens.make(ids_of(40), first_uid=0, source=Source.USER))
+    for _ in range(50):
+        tokens = mirror.view.tokens
+        born = Tokens.make([1], first_uid=mirror.view.next_uid, source=Source.USER)
+        put = Edit(mirror.view.revision, 0, "put", Surgery.PATCH, (Splice(0, Tokens.empty(), born),))
+        engine.apply(put)
+        mirror.apply(put)
+        take = delete(mirror.view, born.uid.tolist())
+        engine.apply(take)
+        mirror.apply(take)
+        assert mirror.view.tokens == tokens
+    for then, (now, _) in zip(before, engine.layer_rows(), strict=True):
+        assert now.dtype == torch.float32
+        assert float((now - then).abs().max()) <= 1e-4 * float(then.abs().max())
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_attention_is_what_stock_attention_pays(name: str) -> None:
+    """Mass, last and value mass against eager attention weights of the stock model."""
+    engine, model = engine_of(name), ARCHITECTURES[name](0)
+    model.set_attn_implementation("eager")
+    ids = ids_of(24)
+    engine.feed(ids[:16])
+    sample = engine.feed(ids[16:]).attention
+    with torch.inference_mode():
+        out = model(torch.from_numpy(ids)[None], output_attentions=True, use_cache=True)
+    weights = torch.stack(out.attentions)[:, 0, :, 16:]
+    norms = torch.stack([layer.values[0].norm(dim=-1) for layer in _layers(model, ids)])
+    groups = weights.shape[1] // norms.shape[1]
+    share = (norms / norms.mean(-1, keepdim=True)).repeat_interleave(groups, dim=1)
+    assert sample is not None
+    assert sample.queries == 8
+    np.testing.assert_allclose(sample.mass, weights.sum(2).mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(sample.last, weights[:, :, -1].mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(sample.value_mass, (weights.sum(2) * share).mean((0, 1)), atol=1e-4)
+
+
+def _layers(model: Any, ids: np.ndarray) -> list[Any]:
+    """A stock cache whose layers hold all rows (built without a config)."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(torch.from_numpy(ids)[None], past_key_values=cache, use_cache=True)
+    return list(cache.layers)
+
+
+def test_long_chunks_are_observed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = engine_of("llama").feed(ids_of(60))
+    monkeypatch.setattr("haloweave.engine.hf.attention._BLOCK", 4 * 60 * 7)
+    parts = engine_of("llama").feed(ids_of(60))
+    np.testing.assert_allclose(whole.logits, parts.logits, atol=1e-5)
+    assert whole.attention is not None
+    assert parts.attention is not None
+    for column in ("mass", "value_mass", "last"):
+        np.testing.assert_allclose(
+            getattr(whole.attention, column), getattr(parts.attention, column), atol=1e-5
+        )
+
+
+def test_observing_fewer_layers() -> None:
+    engine = engine_of("llama", layers=frozenset({1}))
+    sample = engine.feed(ids_of(10)).attention
+    assert sample is not None
+    np.testing.assert_allclose(sample.mass.sum(), 10.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        engine.feed([5]).logits, _after(engine_of("llama"), [*ids_of(10), 5]), atol=1e-5
+    )
+
+
+def _after(engine: HFEngine, ids: list[int]) -> np.ndarray:
+    return engine.feed(ids).logits
+
+
+def test_scores_are_the_models_log_probabilities() -> None:
+    engine, model, ids = engine_of("qwen3"), ARCHITECTURES["qwen3"](0), ids_of(12)
+    scored = engine.feed(ids, score=True).logprobs
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(ids)[None]).logits[0].log_softmax(-1)
+    expected = logits[:-1].gather(1, torch.from_numpy(ids[1:])[:, None])[:, 0]
+    np.testing.assert_allclose(scored, expected, atol=1e-5)
+
+
+def test_reread_after_an_edit_of_the_tail() -> None:
+    engine, ids = engine_of("llama"), ids_of(20)
+    engine.feed(ids)
+    mirror = Mirror()
+    mirror.append(Tokens.make(ids, first_uid=0, source=Source.USER))
+    engine.apply(delete(mirror.view, [18, 19]))
+    np.testing.assert_allclose(
+        engine.reread().logits, _after(engine_of("llama"), ids[:18].tolist()), atol=1e-5
+    )
+    assert engine.rows == 18
+
+
+def test_dump_and_load_bring_rows_back_byte_for_byte() -> None:
+    engine = engine_of("mistral")
+    engine.feed(ids_of(30))
+    data, ids, expected = engine.dump(), engine.ids, [(k.clone(), v.clone()) for k, v in engine.layer_rows()]
+    engine.feed(ids_of(9, seed=1))
+    engine.load(data, ids)
+    for got, want in zip(engine.layer_rows(), expected, strict=True):
+        assert torch.equal(got[0], want[0])
+        assert torch.equal(got[1], want[1])
+    again = engine_of("mistral")
+    again.load(data, ids)
+    assert again.dump() == data
+
+
+# ---- refusals: an illegal call raises and leaves the rows as they were -----------------------------------
+
+
+@pytest.mark.parametrize("bad", [[-1], [VOCAB], [], [[1, 2]], [2**40]])
+def test_bad_ids(bad: Any) -> None:
+    engine = engine_of("llama")
+    engine.feed([1, 2, 3])
+    with pytest.raises(InvalidInput):
+        engine.feed(bad)
+    assert engine.rows == 3
+
+
+def test_more_rows_than_the_arena() -> None:
+    engine = engine_of("llama", 16)
+    engine.feed(ids_of(12))
+    with pytest.raises(CapacityExceeded):
+        engine.feed(ids_of(5))
+    assert engine.rows == 12
+    assert len(engine.ids) == 12
+    engine.feed(ids_of(4))
+
+
+@pytest.mark.parametrize("rows", [0, -1, 513])
+def test_rows_outside_the_trained_range(rows: int) -> None:
+    with pytest.raises(InvalidInput, match="trained range"):
+        engine_of("llama", rows)
+
+
+def test_absolute_positions_refuse_to_move() -> None:
+    engine, mirror = engine_of("gpt2"), Mirror()
+    assert engine.capabilities.notes
+    engine.feed(ids_of(8))
+    mirror.append(Tokens.make(ids_of(8), first_uid=0, source=Source.USER))
+    with pytest.raises(SurgeryUnsupported, match="positions"):
+        engine.apply(delete(mirror.view, [2]))
+    assert engine.rows == 8
+
+
+def test_numbers_that_are_not_finite_are_a_fault() -> None:
+    engine = engine_of("llama")
+    engine.feed([1, 2])
+    with torch.no_grad():
+        engine._model.model.embed_tokens.weight[7] = float("nan")
+    with pytest.raises(EngineFault):
+        engine.feed([7])
+    assert engine.rows == 2
+    engine.feed([3])
+
+
+def test_recurrent_layers_are_refused() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)
+    config.max_position_embeddings = 128
+    with pytest.raises(ModelUnsupported):
+        HFEngine(MambaForCausalLM(config).eval(), capacity=32)
+
+
+def test_a_failed_forward_leaves_a_usable_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of("llama")
+    engine.feed([1, 2, 3])
+    layer = engine._model.model.layers[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "forward", _out_of_memory)
+        with pytest.raises(EngineFault, match="memory"):
+            engine.feed([4])
+    assert engine.rows == 3
+    np.testing.assert_allclose(engine.feed([4]).logits, _after(engine_of("llama"), [1, 2, 3, 4]), atol=1e-5)
+
+
+def _out_of_memory(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
+def test_invented_edits_cover_what_they_should() -> None:
+    """The contract's edits: deletions, births, pure insertions, several splices, the first and last slot."""
+    mirror, rng = Mirror(), np.random.default_rng(0)
+    mirror.append(Tokens.make(ids_of(40), first_uid=0, source=Source.USER))
+    edits = [invent(mirror.view, Surgery.PATCH, rng, VOCAB) for _ in range(300)]
+    splices = [s for e in edits for s in e.splices]
+    assert any(not len(s.old) and len(s.new) for s in splices)
+    assert any(len(s.old) and not len(s.new) for s in splices)
+    assert any(s.start == 0 for s in splices)
+    assert any(s.stop == 40 and len(s.old) for s in splices)
+    assert {len(e.splices) for e in edits} == {1, 2, 3}
+
+
+# ---- the real model --------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_contract_on_smollm2() -> None:
+    from haloweave import build
+    from haloweave.settings import settings
+
+    loaded = build.load_model(settings(device="cpu", dtype="float32"))
+    engine = HFEngine(loaded.model, capacity=128)
+    reference_model = build.load_model(settings(device="cpu", dtype="float32")).model
+    verdicts = examine(engine, reference_model, sequences=3, rows=24)
+    check(verdicts, {Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE})

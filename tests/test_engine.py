@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, VOCAB
 
-from haloweave.engine.contract import Verdict, examine, invent
+from haloweave.engine.contract import Verdict, Words, examine, invent
 from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.reference import SlowReference
 from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, ModelUnsupported, SurgeryUnsupported
@@ -276,7 +276,7 @@ def test_invented_edits_cover_what_they_should() -> None:
     """The contract's edits: deletions, births, pure insertions, several splices, the first and last slot."""
     mirror, rng = Mirror(), np.random.default_rng(0)
     mirror.append(Tokens.make(ids_of(40), first_uid=0, source=Source.USER))
-    edits = [invent(mirror.view, Surgery.PATCH, rng, VOCAB) for _ in range(300)]
+    edits = [invent(mirror.view, Surgery.PATCH, rng, Words(VOCAB, None, rng)) for _ in range(300)]
     splices = [s for e in edits for s in e.splices]
     assert any(not len(s.old) and len(s.new) for s in splices)
     assert any(len(s.old) and not len(s.new) for s in splices)

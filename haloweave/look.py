@@ -246,11 +246,11 @@ def _reasons(t: Tokens, laws: Laws, slot: int, safe: bool, may_die: np.ndarray) 
 
 
 def _of_unit(t: Tokens, slot: int) -> str:
-    size = int((t.unit == t.unit[slot]).sum())
+    unit = t.unit == t.unit[slot]
     what = "line" if t.source[slot] in WHOLE else "passage"
-    top = float(t.brightness[t.unit == t.unit[slot]].max())
+    top = float(t.brightness[unit].max())
     return (
-        f"one of {size} tokens of a {what} that lives and dies whole, as bright as its brightest ({top:.0f})"
+        f"one of {int(unit.sum())} tokens of a {what} that dies whole, as bright as its brightest ({top:.0f})"
     )
 
 

@@ -123,7 +123,9 @@ def test_attention_is_what_stock_attention_pays(name: str) -> None:
     assert sample.queries == 8
     np.testing.assert_allclose(sample.mass, weights.sum(2).mean((0, 1)), atol=1e-5)
     np.testing.assert_allclose(sample.last, weights[:, :, -1].mean((0, 1)), atol=1e-5)
-    np.testing.assert_allclose(sample.value_mass, (weights.sum(2) * share).mean((0, 1)), atol=1e-4)
+    meant = weights / weights[..., 4:].sum(-1, keepdim=True)
+    expected = (meant.sum(2) * share**2).mean((0, 1))
+    np.testing.assert_allclose(sample.value_mass, expected, rtol=1e-3)
 
 
 def _layers(model: Any, ids: np.ndarray) -> list[Any]:

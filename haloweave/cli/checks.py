@@ -115,13 +115,12 @@ def _models() -> Iterator[Check]:
     from haloweave.models import DEFAULT, known, status
 
     for spec in known():
-        found = status(spec)
-        if found.state == "ready":
+        state = status(spec).state
+        if state == "ready":
             yield Check("model", "ok", f"{spec.name} is ready")
-        elif spec.name == DEFAULT or found.state == "damaged":
-            yield Check(
-                "model", "warn", f"{spec.name} is {found.state}; fetch it with: halo models pull {spec.name}"
-            )
+        elif spec.name == DEFAULT or state == "damaged":
+            remedy = f"fetch it with: halo models pull {spec.name}"
+            yield Check("model", "warn", f"{spec.name} is {state}; {remedy}")
 
 
 def _surgery() -> Check:
@@ -131,9 +130,8 @@ def _surgery() -> Check:
         worst, edits = tiny_contract()
     except Exception as err:  # noqa: BLE001  (whatever goes wrong here is what the doctor is asked to find)
         return Check("surgery", "fail", f"the self-check broke off: {type(err).__name__}: {err}")
-    says = (
-        f"{edits} edits of a tiny model, off by at most {worst:.0e}, in {time.perf_counter() - started:.1f} s"
-    )
+    took = time.perf_counter() - started
+    says = f"{edits} edits of a tiny model, off by at most {worst:.0e}, in {took:.1f} s"
     return Check("surgery", "ok" if worst <= 1e-4 else "fail", says)
 
 

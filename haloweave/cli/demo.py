@@ -16,7 +16,7 @@ _BUDGET, _LIMIT = 384, 60
 Files = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE]...",
+        metavar="FILE",
         help="Files to read, *.log as logs; without any, descriptions of installed packages and pip's log.",
     ),
 ]

@@ -31,9 +31,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         if as_json:
             emit(tools, asdict(check))
             continue
-        line = Text(f"{check.verdict:<5}", _STYLES[check.verdict]).append(
-            f"{check.name:<14}", "not bold default"
-        )
-        tools.out.print(line.append(check.says, "not bold default"), soft_wrap=True)
+        verdict = (f"{check.verdict:<5}", _STYLES[check.verdict])
+        tools.out.print(Text.assemble(verdict, f"{check.name:<14}{check.says}"), soft_wrap=True)
     if failed:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.rule import Rule
 from rich.text import Text
 
@@ -20,7 +21,7 @@ from haloweave.cli.reading import Reader, Said, readers
 from haloweave.cli.report import PlainReport
 from haloweave.cli.session import Session
 from haloweave.cli.tally import Tally
-from haloweave.cli.tools import Tools
+from haloweave.cli.tools import Tools, safe
 from haloweave.engine.sampling import Sampling
 from haloweave.memory.tokens import Source, View
 
@@ -28,6 +29,8 @@ _TIMES = 6
 """How many budgets' worth of text is read."""
 _PROSE, _LOG = 0.55 * 4.6, 0.45 * 2.3
 """Share of the text, times characters a token."""
+_SHOWN = 160
+"""Tokens of the distant context that are shown."""
 _LOGS = (".log", ".csv", ".tsv", ".jsonl")
 
 
@@ -78,24 +81,36 @@ def _title(tools: Tools, text: str) -> None:
 
 
 def _what_lived(tools: Tools, session: Session, view: View) -> None:
-    """The context as one strip, then its oldest part in colours."""
+    """The context as one strip, then its oldest unpinned part in colours."""
     _title(tools, "what lived")
-    rows = len(view.tokens)
     tools.out.print("the whole context, oldest on the left; height and colour are brightness:", style="dim")
     tools.out.print(show.strip(view, tools.out.width - 1), end="\n")
-    tail = max(rows - session.laws.tail, 0)
-    tools.out.print("\nits distant part, older than the protected tail, as the model reads it:", style="dim")
-    tools.out.print(show.coloured(view, session.codec, max(tail - 160, 0), tail))
+    distant = _distant(session, view)
+    if not len(distant):
+        return
+    tools.out.print("\nits distant part, in what is left of the words:", style="dim")
+    tools.out.print(show.coloured(view, session.codec, int(distant[0]), int(distant[-1]) + 1))
     if tools.out.color_system:
         tools.out.print(show.legend())
-    tools.out.print(Text("brightest: ", "dim").append(_brightest(view, session), "not dim"))
+    words = _brightest(session, view, distant)
+    tools.out.print(Text("\nbrightest there: ", "dim").append(words, "not dim"))
 
 
-def _brightest(view: View, session: Session) -> str:
+def _distant(session: Session, view: View) -> np.ndarray:
+    """Slots of the oldest tokens that are neither pinned nor control tokens nor of the present."""
+    tokens = view.tokens
+    free = ~tokens.pinned & (tokens.source != Source.CONTROL)
+    free[max(len(tokens) - session.laws.tail, 0) :] = False
+    return np.flatnonzero(free)[:_SHOWN]
+
+
+def _brightest(session: Session, view: View, slots: np.ndarray) -> str:
+    """The brightest whole words in these slots."""
     shown = look.tokens(view, session.codec)
-    some = [shown[slot] for slot in look.brightest(view, 60)]
-    words = dict.fromkeys(t.text.strip() for t in some if sum(c.isalpha() for c in t.text) > 2)
-    return ", ".join(show.safe(w) for w in list(words)[:12])
+    order = slots[np.argsort(-view.tokens.brightness[slots], kind="stable")]
+    words = (shown[slot].text for slot in order.tolist())
+    whole = dict.fromkeys(w.strip() for w in words if w[:1] == " " and len(w) > 5 and w.strip().isalpha())
+    return ", ".join(safe(w) for w in list(whole)[:12])
 
 
 def _what_died(tools: Tools, session: Session, view: View, tally: Tally, fate: Fate) -> None:

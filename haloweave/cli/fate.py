@@ -17,6 +17,7 @@ from rich.text import Text
 from haloweave import look
 from haloweave.cli import show
 from haloweave.cli.session import Moment
+from haloweave.cli.tools import safe
 from haloweave.events import Fed
 from haloweave.memory.tokens import Source, View
 from haloweave.text import Codec
@@ -48,7 +49,7 @@ class Fate:
         self._fed += [_Once(*row) for row in columns]
 
     def passage(self, view: View, codec: Codec, source: Source, tokens: int, *, colour: bool) -> Text:
-        """The `tokens` neighbouring tokens of `source`, outside the protected tail, whose fates differ most."""
+        """The `tokens` neighbouring tokens of `source` among whom the living and the dead mix most."""
         whose = [t for t in self._fed if t.source == source]
         alive = dict(zip(view.tokens.uid.tolist(), view.tokens.brightness.tolist(), strict=True))
         lives = np.array([t.uid in alive for t in whose], np.float64)
@@ -58,18 +59,17 @@ class Fate:
 
 
 def _most_mixed(lives: np.ndarray, width: int) -> int:
-    """Where the share of the living in `width` tokens is nearest to a half (first such place)."""
+    """Where most of `width` neighbouring tokens have another fate than the one before (the first such)."""
     if len(lives) <= width:
         return 0
-    total = np.concatenate([[0.0], np.cumsum(lives)])
-    share = (total[width:] - total[:-width]) / width
-    return int(np.argmin(np.abs(share - 0.5)))
+    total = np.concatenate([[0.0, 0.0], np.cumsum(np.abs(np.diff(lives)))])
+    return int(np.argmax(total[width:] - total[:-width]))
 
 
 def _drawn(some: list[_Once], glyphs: list[str], alive: dict[int, float], colour: bool) -> Text:
     text = Text()
     for token, glyph in zip(some, glyphs, strict=True):
-        shown = show.safe(glyph)
+        shown = safe(glyph)
         if token.uid in alive:
             text.append(shown, show.style_of(alive[token.uid]))
         else:

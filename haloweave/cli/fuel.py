@@ -46,14 +46,15 @@ def passages(prose: int, log: int) -> list[Passage]:
         question = f"In one sentence: what is {name} for?"
         read.append(Passage(f"what the package {name} is", Speaker.USER, text, question))
     title, lines = _log()
-    return [*read[:-1], Passage(title, Speaker.LOG, _share(lines, log)), *read[-1:]]
+    half = len(read) // 2
+    return [*read[:half], Passage(title, Speaker.LOG, _share(lines, log)), *read[half:]]
 
 
 def _descriptions() -> Iterator[tuple[str, str]]:
     seen = set()
     for found in _packages():
         name = found.metadata["Name"] or ""
-        text = plain(found.metadata.get("Description") or found.metadata.get_payload() or "")
+        text = plain(str(found.metadata.json.get("description") or ""))
         if name and name not in seen and len(text) > 400:
             seen.add(name)
             summary = found.metadata["Summary"] or ""

@@ -76,7 +76,7 @@ def read(
     reading = Reading(Tally(session.codec))
     due = every
     try:
-        for moment in _moments(session, files, report):
+        for moment in _moments(session, files, report, reading.tally):
             reading.tally.add(moment)
             if watch:
                 watch(moment)
@@ -96,7 +96,7 @@ def read(
 
 
 def _moments(
-    session: Session, files: Iterable[tuple[Reader | Said, Source]], report: Report
+    session: Session, files: Iterable[tuple[Reader | Said, Source]], report: Report, tally: Tally
 ) -> Iterator[Moment]:
     """One turn a file, one burst at a time."""
     for file, source in files:
@@ -104,6 +104,7 @@ def _moments(
         for text in file:
             if not text.strip():
                 continue
+            tally.resume()
             yield from session.play(_listening(text, source, fresh))
             fresh = False
         if fresh:

@@ -14,7 +14,7 @@ from haloweave.cli.options import Speaker, settings_of
 from haloweave.cli.tools import tools_of
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Files to read, in order; - is standard input.")
+    list[str], typer.Argument(metavar="FILE", help="Files to read, in order; - is standard input.")
 ]
 
 
@@ -58,7 +58,7 @@ def inspect(
             for token in look.tokens(view, session.codec):
                 emit(tools, asdict(token))
         else:
-            tools.out.print(show.whole(view, session.codec))
+            show.show_whole(tools.out, view, session.codec)
         tools.err.print(status_line(reading.tally, session.budget))
     if reading.interrupted:
         raise typer.Exit(130)

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from haloweave.cli.options import Json
-from haloweave.cli.tools import Tools, tools_of
+from haloweave.cli.tools import tools_of
+
+if TYPE_CHECKING:
+    from haloweave.models import ModelSpec
 
 MEGA = 1_000_000
 
@@ -35,25 +38,20 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
     tools = tools_of(context)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "state", "size", "licence", "what it is"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=heading in ("name", "size"))
     for spec in models.known():
         found = models.status(spec)
+        here = found.state == "ready"
+        size = found.size_on_disk if here else sum(wheel.size for wheel in spec.wheels)
         if as_json:
-            about = {"name": spec.name, "state": found.state, "path": str(found.path)}
-            emit(
-                tools,
-                {**about, "bytes": found.size_on_disk, "licence": spec.licence, "about": spec.description},
-            )
-            continue
-        size = found.size_on_disk if found.state == "ready" else sum(w.size for w in spec.wheels)
-        what = "on disk" if found.state == "ready" else "to fetch"
-        mark = " *" if spec.name == models.DEFAULT else ""
-        table.add_row(
-            spec.name + mark, found.state, f"{size / MEGA:,.0f} MB {what}", spec.licence, spec.description
-        )
+            line = {"name": spec.name, "state": found.state, "path": str(found.path), "bytes": size}
+            emit(tools, {**line, "licence": spec.licence, "description": spec.description})
+        name = spec.name + (" *" if spec.name == models.DEFAULT else "")
+        where = "" if here else " to fetch"
+        table.add_row(name, found.state, f"{size / MEGA:,.0f} MB{where}", spec.licence, spec.description)
     if not as_json:
         tools.out.print(table)
-        tools.say(f"* the default; kept in {models.cache_directory()}")
+        tools.say(f"* is the default. Kept in {models.cache_directory()}")
 
 
 @app.command()
@@ -70,7 +68,7 @@ def pull(
     spec = _known(name)
     with reporting(tools, f"fetching {spec.name}") as report:
         path = models.pull(spec, progress=report, again=again)
-    tools.out.print(f"{spec.name} is ready: {path}", soft_wrap=True)
+    tools.tell(f"{spec.name} is ready: {path}")
 
 
 @app.command()
@@ -86,14 +84,10 @@ def verify(context: typer.Context, name: Name) -> None:
         raise ModelNotFound(f"{name} is not on this machine; fetch it with: halo models pull {name}")
     with reporting(tools, f"hashing {name}") as report:
         models.verify(path, report)
-    _praise(tools, name, path)
+    tools.tell(f"{name} is whole: every file in {path} has its hash")
 
 
-def _praise(tools: Tools, name: str, path: Path) -> None:
-    tools.out.print(f"{name} is whole: every file in {path} has its hash", soft_wrap=True)
-
-
-def _known(name: str):  # type: ignore[no-untyped-def]
+def _known(name: str) -> ModelSpec:
     from haloweave import models
     from haloweave.errors import ModelNotFound
 

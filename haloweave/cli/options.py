@@ -8,7 +8,7 @@ leaves the choice to the environment (HALO_...) and the settings.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Annotated, Any, get_args
 
 import typer
@@ -17,7 +17,7 @@ from haloweave.errors import InvalidInput
 from haloweave.settings import PolicyName, Settings, settings
 
 
-class Speaker(str, Enum):
+class Speaker(StrEnum):
     """Whose text a stream is."""
 
     LOG = "log"

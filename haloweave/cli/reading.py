@@ -61,9 +61,9 @@ class Whole:
 
 
 def _last_gap(text: str) -> int:
-    """Where the last white space begins that has a word before it."""
-    end = len(text.rstrip())
-    return max((text.rfind(c, 0, end) for c in " \n\t"), default=0) if end == len(text) else end
+    """Where the last run of white space begins; what follows may still grow."""
+    last = next((n for n in range(len(text) - 1, -1, -1) if text[n].isspace()), -1)
+    return len(text[: last + 1].rstrip())
 
 
 class Reader:

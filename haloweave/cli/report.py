@@ -19,7 +19,7 @@ from rich.text import Text
 from haloweave.cli import show
 from haloweave.cli.ingest import Reading
 from haloweave.cli.tally import Tally
-from haloweave.cli.tools import Tools
+from haloweave.cli.tools import Tools, safe
 from haloweave.events import TurnEnded
 
 MEGA = 1_000_000
@@ -58,16 +58,16 @@ class PlainReport:
 
     def notice(self, text: str) -> None:
         """One line beside the results."""
-        self._tools.err.print(f"note: {show.safe(text)}", style="yellow", soft_wrap=True)
+        self._tools.say(f"note: {text}")
 
     def asked(self, question: str) -> None:
         """The question, before its answer."""
         self._quiet()
-        self._tools.out.print(Text(f"\n› {show.safe(question)}", "bold"), soft_wrap=True)
+        self._tools.out.print(Text(f"\n› {safe(question)}", "bold"), soft_wrap=True)
 
     def spoke(self, text: str) -> None:
         """A piece of the answer, as it comes."""
-        self._write(self._wrapper.push(show.safe(text)))
+        self._write(self._wrapper.push(safe(text)))
 
     def answered(self, question: str, text: str, ended: TurnEnded, speed: float) -> None:
         """The last word of it, and why it ended."""
@@ -105,9 +105,8 @@ def summary_table(reading: Reading, budget: int) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(ratio=1)
     stopped = ", until you stopped it" if reading.interrupted else ""
-    table.add_row(
-        "read", f"{tally.tokens:,} tokens in {tally.seconds:.1f} s{stopped}: {tally.speed:.0f} tok/s"
-    )
+    pace = f"{tally.seconds:.1f} s{stopped}: {tally.speed:.0f} tok/s"
+    table.add_row("read", f"{tally.tokens:,} tokens in {pace}")
     table.add_row("held", show.meter(tally.rows, budget))
     table.add_row("most rows", f"{tally.peak_rows} (the budget is {budget})")
     by_source = ", ".join(f"{n:,} {s.name.lower()}" for s, n in tally.culled.most_common())

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from haloweave.events import Event
-from haloweave.mind import Mind, Totals
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import View
+from haloweave.mind import Mind, Totals
 from haloweave.runner import Runner, Work
 from haloweave.text import Codec
 

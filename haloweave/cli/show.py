@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Group
+from rich.console import Console
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from haloweave import look
+from haloweave.cli.tools import safe
 from haloweave.memory.tokens import FULL, View
 from haloweave.text import Codec
 
@@ -37,13 +38,6 @@ EMBERS = ("#55557a", "#655aa0", "#8a55b0", "#b555a5", "#dc5f7f", "#f07a50", "#f7
 
 NIGHT = "#12121c"
 BLOCKS = "▁▂▃▄▅▆▇█"
-_SAFE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}
-_SAFE |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-
-
-def safe(text: str) -> str:
-    """The text with control characters made visible: nothing that is read may steer the terminal."""
-    return text.replace("\r\n", "\n").translate(_SAFE)
 
 
 def one_line(text: str, width: int = 60) -> str:
@@ -73,9 +67,8 @@ def legend() -> Text:
     for step in range(len(RAMP)):
         text.append(f" {step * 32:>3} ", style_of(step * 32 + 1))
     text.append(" bright   ")
-    return (
-        text.append("pinned", style_of(200, pinned=True)).append(" ").append("frame", style_of(20, dim=True))
-    )
+    text.append("pinned", style_of(200, pinned=True)).append(" ")
+    return text.append("frame", style_of(20, dim=True))
 
 
 def strip(view: View, width: int) -> Text:
@@ -133,9 +126,12 @@ def _quoted(text: str) -> str:
     return "“" + safe(text.replace("\n", "⏎").replace("\t", "⇥")) + "”"
 
 
-def whole(view: View, codec: Codec) -> Group:
-    """The whole context, coloured, with its legend."""
-    return Group(coloured(view, codec), Text(), legend())
+def show_whole(out: Console, view: View, codec: Codec) -> None:
+    """The whole context, coloured, with its legend; unbroken where it goes to a file."""
+    out.print(coloured(view, codec), soft_wrap=not out.is_terminal)
+    if out.color_system:
+        out.print()
+        out.print(legend())
 
 
 class Wrapper:

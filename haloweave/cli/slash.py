@@ -25,6 +25,7 @@ from haloweave.cli.tools import Tools
 from haloweave.errors import InvalidInput
 from haloweave.events import Edited
 from haloweave.memory import plan
+from haloweave.memory.edit import Edit
 from haloweave.memory.tokens import FULL, Source
 from haloweave.mind import Mind
 
@@ -61,9 +62,9 @@ class Hands:
         name, _, argument = line[1:].partition(" ")
         if name in ("quit", "exit", "q"):
             return False
-        command = _COMMANDS.get(name)
+        command = COMMANDS.get(name)
         if command is None:
-            near = difflib.get_close_matches(name, _COMMANDS, n=1)
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean /{near[0]}? " if near else ""
             self._tools.fail(f"no command /{name}: {hint}/help lists them all (// begins a line of text)")
             return True
@@ -75,7 +76,7 @@ class Hands:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(ratio=1)
-        for name, command in _COMMANDS.items():
+        for name, command in COMMANDS.items():
             table.add_row(f"/{name} {command.takes}".strip(), command.tells)
         table.add_row("/quit", "leave (so does Ctrl-D)")
         self._tools.out.print(table)
@@ -86,29 +87,26 @@ class Hands:
             self._show_pinned()
             return
         touched = self._on_text(argument, lambda view, uids: plan.pin(view, uids))
-        self._tools.out.print(f"pinned {touched.tokens} tokens: {touched.quoted}", soft_wrap=True)
+        self._tools.tell(f"pinned {touched.tokens} tokens: {touched.quoted}")
 
     def unpin(self, argument: str) -> None:
         """Let pinned text go."""
         touched = self._on_text(argument, lambda view, uids: plan.pin(view, uids, False))
-        self._tools.out.print(f"let go {touched.tokens} tokens: {touched.quoted}", soft_wrap=True)
+        self._tools.tell(f"let go {touched.tokens} tokens: {touched.quoted}")
 
     def boost(self, argument: str) -> None:
         """Set the brightness of what matches."""
         text, brightness = _text_and_number(argument)
         touched = self._on_text(text, lambda view, uids: plan.boost(view, uids, brightness))
-        self._tools.out.print(
-            f"{touched.tokens} tokens now have brightness {brightness:g}: {touched.quoted}", soft_wrap=True
-        )
+        self._tools.tell(f"{touched.tokens} tokens now have brightness {brightness:g}: {touched.quoted}")
 
     def redact(self, argument: str) -> None:
         """Remove text for good, and everything learned from it."""
         removed = self._session.ask(lambda mind: _redact(mind, argument))
         rows = sum(t.recomputed for t in removed)
-        self._tools.out.print(
+        self._tools.tell(
             f"removed {sum(t.tokens for t in removed)} tokens: {', '.join(t.quoted for t in removed)}; "
-            f"{rows} rows that had seen them were computed again. This cannot be undone.",
-            soft_wrap=True,
+            f"{rows} rows that had seen them were computed again. This cannot be undone."
         )
         left = self._session.ask(lambda mind: look.find(mind.view, mind.codec, argument, any_case=True))
         if left:
@@ -124,13 +122,13 @@ class Hands:
             tally.add(moment)
         if not tally.dead:
             why = "nothing more may be culled" if before > rows else f"{before} rows are held, {rows} wanted"
-            self._tools.out.print(f"nothing culled: {why}", soft_wrap=True)
+            self._tools.tell(f"nothing culled: {why}")
             return
         some = ", ".join(f"“{show.one_line(d.text, 24)}”" for d in list(tally.samples)[:6])
         now = len(self._session.view().tokens)
-        self._tools.out.print(
-            f"{before} rows, now {now}; {tally.dead} tokens culled: {some} …", soft_wrap=True
-        )
+        gone = f"{tally.dead} tokens culled"
+        short = f", not {rows}: nothing more may be culled" if now > rows else ""
+        self._tools.tell(f"{before} rows, now {now}{short}; {gone}: {some} …")
 
     def why(self, argument: str) -> None:
         """Why tokens live: the brightest, or those of a text."""
@@ -142,7 +140,7 @@ class Hands:
         done = self._session.ask(lambda mind: mind.undo())
         gain = done.edit.growth
         change = f"{abs(gain)} rows {'came back' if gain > 0 else 'left'}" if gain else "no row moved"
-        self._tools.out.print(f"{done.edit.reason}: {change}, {done.rows} held", soft_wrap=True)
+        self._tools.tell(f"{done.edit.reason}: {change}, {done.rows} held")
 
     def stats(self, argument: str) -> None:
         """Figures of this mind."""
@@ -159,25 +157,22 @@ class Hands:
         table.add_row("pinned", f"{int(tokens.pinned.sum())} tokens")
         table.add_row("so far", f"{totals.fed:,} fed, {totals.spoken:,} spoken, {totals.culled:,} culled")
         table.add_row("edits", f"{totals.edits:,} (revision {view.revision}, tick {view.tick})")
-        table.add_row(
-            "brightness",
-            f"by {self._settings.policy}, mean {float(tokens.brightness.mean() if len(tokens) else 0):.0f} of 255",
-        )
+        mean = float(tokens.brightness.mean()) if len(tokens) else 0.0
+        table.add_row("brightness", f"by {self._settings.policy}, mean {mean:.0f} of 255")
         table.add_row("memory", f"{psutil.Process().memory_info().rss / 1e6:,.0f} MB resident")
         self._tools.out.print(table)
 
     def heat(self, argument: str) -> None:
         """One strip of the context."""
         self._tools.out.print(show.strip(self._session.view(), self._tools.out.width - 1))
-        self._tools.out.print()
 
     def show(self, argument: str) -> None:
         """The whole context, coloured."""
-        self._tools.out.print(show.whole(self._session.view(), self._session.codec))
+        show.show_whole(self._tools.out, self._session.view(), self._session.codec)
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _on_text(self, text: str, make: Callable[..., plan.Edit]) -> Touched:
+    def _on_text(self, text: str, make: Callable[..., Edit]) -> Touched:
         return self._session.ask(lambda mind: _commit(mind, text, make))
 
     def _show_pinned(self) -> None:
@@ -198,7 +193,7 @@ class Command:
     tells: str
 
 
-_COMMANDS = {
+COMMANDS = {
     "pin": Command(Hands.pin, "[TEXT]", "keep what matches for good; without TEXT, list what is pinned"),
     "unpin": Command(Hands.unpin, "TEXT", "let it go again"),
     "boost": Command(Hands.boost, "TEXT [0-255]", "set its brightness (attention score), 255 if not said"),
@@ -227,7 +222,7 @@ def _uids(runs: Sequence[look.Run]) -> list[int]:
     return [uid for run in runs for uid in run.uids]
 
 
-def _commit(mind: Mind, text: str, make: Callable[..., plan.Edit]) -> Touched:
+def _commit(mind: Mind, text: str, make: Callable[..., Edit]) -> Touched:
     runs = _find(mind, text)
     edit = make(mind.view, _uids(runs))
     return Touched(runs, sum(len(s.new) for s in edit.splices), mind.commit(edit))

@@ -7,6 +7,9 @@ Knows rich and how a context looks. Must not know minds.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -14,7 +17,26 @@ from rich.live import Live
 from rich.text import Text
 
 from haloweave.cli import show
+from haloweave.cli.tools import safe
 from haloweave.memory.tokens import View
+
+
+@contextmanager
+def no_echo() -> Iterator[None]:
+    """What is typed meanwhile waits for the next prompt instead of landing in the reply."""
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(terminal, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 class Stage:
@@ -40,7 +62,7 @@ class Stage:
 
     def push(self, text: str) -> None:
         """More of the reply."""
-        clean = show.safe(text)
+        clean = safe(text)
         self._write(self._wrapper.push(clean) if self._wrapper else clean)
 
     def see(self, view: View) -> None:
@@ -52,7 +74,7 @@ class Stage:
     def note(self, text: str) -> None:
         """A line that is not the model's."""
         self._end()
-        self._out.print(show.safe(text), style="dim italic")
+        self._out.print(safe(text), style="dim italic")
 
     def _end(self) -> None:
         """The reply's last line."""

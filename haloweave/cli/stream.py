@@ -13,7 +13,7 @@ from haloweave.cli.options import Speaker, settings_of
 from haloweave.cli.tools import tools_of
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Files to read, in order; - is standard input.")
+    list[str], typer.Argument(metavar="FILE", help="Files to read, in order; - is standard input.")
 ]
 Ask = Annotated[
     list[str] | None,

@@ -18,7 +18,7 @@ from haloweave import __version__
 from haloweave.cli import show, slash
 from haloweave.cli.ingest import turn
 from haloweave.cli.session import Moment, Session
-from haloweave.cli.stage import Stage
+from haloweave.cli.stage import Stage, no_echo
 from haloweave.cli.tools import Tools
 from haloweave.errors import HaloError
 from haloweave.events import Notice, Spoke, TurnEnded
@@ -69,7 +69,7 @@ class Talk:
     def _reply_to(self, text: str) -> None:
         if "\ufffd" in text:
             self._tools.say("note: some bytes of that line were not UTF-8 and are read as �")
-        with Stage(self._tools.out, strip=self._heat) as stage:
+        with no_echo(), Stage(self._tools.out, strip=self._heat) as stage:
             try:
                 self._watch(self._session.play(turn(text, self._how, self._settings.limit)), stage)
             except KeyboardInterrupt:
@@ -127,7 +127,6 @@ class Talk:
         self._tools.out.print()
         if self._heat:
             self._tools.out.print(show.strip(view, self._tools.out.width - 1))
-            self._tools.out.print()
         self._tools.out.print(line, overflow="ellipsis")
 
     def _welcome(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -39,7 +40,7 @@ class Tally:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._process = psutil.Process()
-        self._began = time.perf_counter()
+        self._mark = time.perf_counter()
         self._every, self._seen = 1, 0
         self.tokens = 0
         self.rows = 0
@@ -51,6 +52,11 @@ class Tally:
         self.memory: list[tuple[int, int]] = []
         """Tokens read, bytes resident."""
         self.seconds = 0.0
+        """Spent reading; waiting for more to read does not count."""
+
+    def resume(self) -> None:
+        """There is something to read again."""
+        self._mark = time.perf_counter()
 
     def add(self, moment: Moment) -> None:
         """One more moment."""
@@ -64,7 +70,8 @@ class Tally:
             self.edits += 1
             for splice in event.edit.splices:
                 self._bury(splice)
-        self.seconds = time.perf_counter() - self._began
+        self.seconds += max(moment.at - self._mark, 0.0)
+        self._mark = max(moment.at, self._mark)
 
     @property
     def speed(self) -> float:
@@ -108,4 +115,4 @@ def _by_unit(tokens: Tokens) -> list[Tokens]:
         return []
     changes = (np.diff(tokens.source.astype(np.int64)) != 0) | (np.diff(tokens.unit) != 0)
     bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(tokens)]
-    return [tokens[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [tokens[a:b] for a, b in pairwise(bounds)]

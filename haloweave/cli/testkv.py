@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,10 @@ from haloweave.cli.options import settings_of
 from haloweave.cli.tools import Tools, tools_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from haloweave.engine.contract import Difference, OpenEngine, Verdict
+    from haloweave.settings import Settings
 
 BOUND = 1e-4
 _ROWS = 40
@@ -23,7 +26,7 @@ _EDITS = 3
 """Edits in a sequence: 2 to 4."""
 
 
-def test_kv(
+def exactness(
     context: typer.Context,
     model: options.Model = None,
     sequences: Annotated[
@@ -50,7 +53,7 @@ def test_kv(
         raise typer.Exit(1)
 
 
-def examine(tools: Tools, s, sequences: int, seed: int) -> tuple[list[Verdict], Sequence[str]]:  # type: ignore[no-untyped-def]
+def examine(tools: Tools, s: Settings, sequences: int, seed: int) -> tuple[list[Verdict], Sequence[str]]:
     """Load the model, and run the contract under a bar."""
     from haloweave.build import load_model
     from haloweave.cli.waiting import bars, reporting
@@ -69,21 +72,24 @@ def examine(tools: Tools, s, sequences: int, seed: int) -> tuple[list[Verdict], 
     return verdicts_of(engine, seen), engine.capabilities.notes
 
 
-def verdicts_of(engine: OpenEngine, seen: Iterable[Difference]) -> list[Verdict]:
+def verdicts_of(engine: OpenEngine, seen: Sequence[Difference]) -> list[Verdict]:
     """The largest differences, by surgery."""
     from haloweave.engine.contract import CHECKED, Verdict
 
-    found = list(seen)
-    made = []
-    for surgery in CHECKED:
-        these = [d for d in found if d.surgery is surgery]
-        worst = [max((getattr(d, name) for d in these), default=0.0) for name in ("logits", "keys", "values")]
-        able = surgery in engine.capabilities.surgeries
-        made.append(Verdict(surgery, len(these), *worst, supported=able))
-    return made
+    return [
+        Verdict(
+            surgery,
+            sum(d.surgery is surgery for d in seen),
+            max((d.logits for d in seen if d.surgery is surgery), default=0.0),
+            max((d.keys for d in seen if d.surgery is surgery), default=0.0),
+            max((d.values for d in seen if d.surgery is surgery), default=0.0),
+            supported=surgery in engine.capabilities.surgeries,
+        )
+        for surgery in CHECKED
+    ]
 
 
-def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]):  # type: ignore[no-untyped-def]
+def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]) -> Table:
     """The verdicts as a person reads them."""
     from rich.table import Table
     from rich.text import Text
@@ -95,7 +101,7 @@ def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]):  # type
         made.add_column(heading, justify="left" if heading in ("surgery", "verdict") else "right")
     for v in verdicts:
         if not v.supported:
-            made.add_row(v.surgery.name, "-", "-", "-", "-", "not possible on this model")
+            made.add_row(v.surgery.name, "-", "-", "-", "-", "not possible")
             continue
         verdict = Text("exact", "bold green") if v.ok(BOUND) else Text("WRONG", "bold red")
         made.add_row(
@@ -110,14 +116,5 @@ def _as_json(tools: Tools, verdicts: Sequence[Verdict]) -> None:
     from haloweave.cli.report import emit
 
     for v in verdicts:
-        figures = {"edits": v.edits, "logits": v.logits, "keys": v.keys, "values": v.values}
-        emit(
-            tools,
-            {
-                "surgery": v.surgery.value,
-                "supported": v.supported,
-                **figures,
-                "bound": BOUND,
-                "ok": v.ok(BOUND),
-            },
-        )
+        line = {"surgery": v.surgery.value, "supported": v.supported, "edits": v.edits, "logits": v.logits}
+        emit(tools, {**line, "keys": v.keys, "values": v.values, "bound": BOUND, "ok": v.ok(BOUND)})

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from haloweave.models import Progress
     from haloweave.settings import Settings
 
+_SAFE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}
+_SAFE |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
 MakeMind = Callable[["Settings", "Progress"], "Mind"]
+
+
+def safe(text: str) -> str:
+    """The text with control characters made visible: nothing that is read may steer the terminal."""
+    return text.replace("\r\n", "\n").translate(_SAFE)
 
 
 def _real_mind(s: Settings, progress: Progress) -> Mind:
@@ -44,13 +52,18 @@ class Tools:
     out: Console = field(default_factory=_out)
     err: Console = field(default_factory=_err)
 
+    def tell(self, message: str) -> None:
+        """A result in words: wrapped on a terminal, one line elsewhere."""
+        self.out.print(safe(message), soft_wrap=not self.out.is_terminal)
+
     def fail(self, message: str) -> None:
-        """One red line."""
-        self.err.print(message, style="bold red", soft_wrap=True)
+        """An error: one red line."""
+        line = safe(" ".join(message.splitlines()))
+        self.err.print(line, style="bold red", soft_wrap=not self.err.is_terminal)
 
     def say(self, message: str) -> None:
         """A message for the person, beside the results."""
-        self.err.print(message, style="dim", soft_wrap=True)
+        self.err.print(safe(message), style="dim", soft_wrap=not self.err.is_terminal)
 
 
 def tools_of(context: typer.Context) -> Tools:

@@ -21,10 +21,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from haloweave.memory.tokens import FULL, AttentionSample, Source, Tokens, View
-
-SINKS = 4
-"""The first tokens soak up attention that means nothing (StreamingLLM); they are left out of every mean."""
+from haloweave.memory.tokens import FULL, SINKS, AttentionSample, Source, Tokens, View
 
 _ALMOST_FULL = float(np.nextafter(np.float32(FULL), np.float32(0)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from haloweave.errors import InvalidInput
-from haloweave.memory.tokens import NO_UNIT, Source, Tokens
+from haloweave.memory.tokens import NO_UNIT, SINKS, Source, Tokens
 
 WHOLE = (Source.LOG, Source.TOOL)
 """Sources whose units are never rewritten: they die whole and leave one marker."""
@@ -23,7 +23,7 @@ WHOLE = (Source.LOG, Source.TOOL)
 class Laws:
     """Which slots are beyond the reach of policies."""
 
-    sinks: int = 4
+    sinks: int = SINKS
     """First slots: attention sinks."""
     tail: int = 128
     """Last slots: the present, left alone."""
@@ -59,7 +59,7 @@ def hollow(tokens: Tokens) -> Bool[np.ndarray, " S"]:
     """Control tokens of turns in which nothing is left but control tokens and markers.
 
     Such a turn may die; any other turn keeps its control tokens. A turn's control tokens share one unit
-    and frame what was said in it.
+    and frame what was said in it. The last turn is never hollow: it may still be open, its end unwritten.
     """
     control = np.flatnonzero((tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT))
     dead = np.zeros(len(tokens), np.bool_)
@@ -70,6 +70,7 @@ def hollow(tokens: Tokens) -> Bool[np.ndarray, " S"]:
     units, index = np.unique(tokens.unit[control], return_inverse=True)
     first, last = _extent(control, index, len(units))
     empty = before[last + 1] == before[first]
+    empty[index[-1]] = False
     dead[control] = empty[index]
     return dead
 

@@ -25,6 +25,11 @@ NO_UNIT = -1
 """`Tokens.unit` of a token that lives and dies alone."""
 
 
+SINKS = 4
+"""The first tokens soak up attention that means nothing (StreamingLLM, arXiv 2309.17453): they are kept, and
+left out of every mean."""
+
+
 class Source(IntEnum):
     """Who wrote a token. (A chat template knows fewer of these, and calls them roles.)"""
 
@@ -168,7 +173,8 @@ class AttentionSample:
     mass: Float32[np.ndarray, " S"]
     """Attention weights, summed over the queries."""
     value_mass: Float32[np.ndarray, " S"]
-    """Attention x norm of the value row, relative to the layer's and head's mean; summed over the queries."""
+    """What a slot gave to the queries: their attention, as a share of what each did not pay to the sinks,
+    times the squared norm of the value row over the head's mean norm; summed over the queries."""
     last: Float32[np.ndarray, " S"]
     """Attention weights of the last query alone."""
     queries: int

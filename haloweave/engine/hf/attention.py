@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from haloweave.engine.hf.arena import Arena
 from haloweave.errors import ModelUnsupported
-from haloweave.memory.tokens import AttentionSample
+from haloweave.memory.tokens import SINKS, AttentionSample
 
 _BLOCK = 1 << 24
 """Attention weights held at once, at most: longer chunks are observed in blocks of queries."""
@@ -117,18 +117,20 @@ class AttentionTap:
         return out[None]
 
     def _pool(self, weights: Float[Tensor, "H G N S"], norms: Float[Tensor, "H S"], *, last: bool) -> None:
-        """Add a block of one layer's weights to the sums: plain, weighted by the value rows' relative
-        norms, and (in the block that holds it) of the last query."""
-        per_head = weights.sum(dim=(1, 2))
+        """Add a block of one layer's weights to the sums (see `AttentionSample`)."""
+        heads, groups, queries, rows = weights.shape
         if self._sums is None:
-            self._sums = torch.zeros((3, per_head.shape[1]), device=weights.device)
+            self._sums = torch.zeros((3, rows), device=weights.device)
         mass, value_mass, latest = self._sums
-        share = norms / norms.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        mass += per_head.sum(0)
-        value_mass += torch.einsum("hs,hs->s", per_head, share)
+        flat = weights.view(heads, groups * queries, rows)
+        meant = flat[:, :, SINKS:].sum(-1).clamp_min(1e-6).reciprocal()
+        plain, shares = torch.bmm(torch.stack([torch.ones_like(meant), meant], dim=1), flat).unbind(1)
+        strength = norms / norms.mean(dim=1, keepdim=True).clamp_min(1e-12)
+        mass += plain.sum(0)
+        value_mass += (shares * strength * strength).sum(0)
         if last:
             latest += weights[:, :, -1].sum(dim=(0, 1))
-            self._heads += weights.shape[0] * weights.shape[1]
+            self._heads += heads * groups
 
     def collect(self) -> AttentionSample | None:
         """What the pass just made has seen, averaged over layers and heads; forgets it."""

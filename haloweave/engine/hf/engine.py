@@ -33,7 +33,8 @@ from haloweave.memory.edit import BORN, Edit, Surgery
 class HFEngine:
     """One model, one arena of `capacity` rows, every layer observed unless `layers` says otherwise.
 
-    Takes over the model's attention implementation. `chunk` is the number of tokens fed at once when
+    Takes over the model's attention implementation while it runs; several engines may share one model, in
+    one thread. `chunk` is the number of tokens fed at once when
     rows are computed again. Raises ModelUnsupported if the model cannot be run on an arena.
     """
 
@@ -176,6 +177,8 @@ class HFEngine:
         """Run the pass that was begun. A pass that fails leaves the rows as they were counted before."""
         tokens = torch.from_numpy(ids.astype(np.int64))[None].to(self._model.device)
         self._tap.reset()
+        if self._model.config._attn_implementation != self._tap.name:  # another engine uses this model too
+            self._model.set_attn_implementation(self._tap.name)
         try:
             out = self._model(
                 input_ids=tokens,

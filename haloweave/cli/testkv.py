@@ -107,7 +107,8 @@ def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]) -> Table
         made.add_row(
             v.surgery.name, str(v.edits), f"{v.logits:.1e}", f"{v.keys:.1e}", f"{v.values:.1e}", verdict
         )
-    made.caption = "; ".join([f"bound {BOUND:.0e}; keys and values relative to each layer's largest", *notes])
+    scale = f"bound {BOUND:.0e}; keys and values relative to each layer's largest"
+    made.caption = "\n".join([scale, *notes])
     made.caption_justify = "left"
     return made
 

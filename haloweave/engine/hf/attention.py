@@ -136,8 +136,8 @@ class AttentionTap:
         """What the pass just made has seen, averaged over layers and heads; forgets it."""
         if self._sums is None:
             return None
-        self._sums[1, :SINKS] = 0.0
         pooled = (self._sums / self._heads).cpu().numpy().astype(np.float32)
+        pooled[1, :SINKS] = 0.0
         self.reset()
         return AttentionSample(pooled[0], pooled[1], pooled[2], len(self.arena.current.slots))
 

@@ -325,13 +325,13 @@ class Mind:
 
     def accept(self, proposals: Sequence[Proposal]) -> Edited | None:
         """Carry out those repair proposals that still apply, under the laws that bind policies."""
-        edit = propose(self.view, proposals, laws=self._laws)
+        edit = propose(self.view, proposals, laws=self._laws, control_ids=self._codec.control_ids)
         return self._commit(edit) if edit.splices else None
 
     def undo(self) -> Edited:
         """Take back the newest edit not yet taken back. Raises InvalidEdit, EditConflict or NoRoom."""
         edit, key = self._history.undo(self.view.revision)
-        self._check(edit)
+        self._check(edit, restoring=True)
         done = self._commit(edit)
         self._history.took_back(key)
         return done
@@ -346,8 +346,8 @@ class Mind:
         self._history.forget(gone)
         return done
 
-    def _check(self, edit: Edit) -> None:
-        check_act(self.view, edit, self._codec.control_ids)
+    def _check(self, edit: Edit, *, restoring: bool = False) -> None:
+        check_act(self.view, edit, self._codec.control_ids, restoring=restoring)
         if self.rows + edit.growth > self.budget:
             raise NoRoom(
                 f"the edit needs {self.rows + edit.growth} rows, the budget is {self.budget}: weave first"
@@ -359,6 +359,7 @@ class Mind:
         surgeries = self._engine.kv.surgeries
         if edit.surgery not in surgeries:
             edit = replace(edit, surgery=Surgery.RECOMPUTE)
+        edit = edit.stamped(self.view.next_uid)
         self._mirror.check(edit)
         rows = self.rows
         self._journal.write(Committed(edit))

@@ -47,12 +47,16 @@ class Stream:
         return float(np.median(self.seconds[-share:]) / np.median(self.seconds[:share]))
 
 
+def _silent(done: int) -> None:
+    """Nobody wants to know."""
+
+
 def stream(
     mind: Mind,
     ids: Callable[[int], np.ndarray],
     tokens: int,
     chunk: int = 64,
-    tell: Callable[[int], None] | None = None,
+    tell: Callable[[int], None] = _silent,
 ) -> Stream:
     """Feed `tokens` tokens in chunks of `chunk`; `ids(n)` gives the n-th chunk. Checks every layer's rows."""
     seen = Stream()

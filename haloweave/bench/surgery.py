@@ -59,8 +59,8 @@ def _scattered(mind: Mind, uids: list[int], rng: np.random.Generator) -> Edit:
     view = mind.view
     splices: list[Splice] = []
     for n, uid in enumerate(sorted(uids, key=lambda u: int(view.tokens.slots_of([u])[0]))):
-        later = replace(view, next_uid=view.next_uid + n)
-        splices += substitute(later, [uid], [int(rng.integers(100, 40_000))]).splices
+        (s,) = substitute(view, [uid], [int(rng.integers(100, 40_000))]).splices
+        splices.append(replace(s, new=s.new.replace(uid=s.new.uid + n)))
     return replace(substitute(view, uids[:1], [0]), splices=tuple(splices))
 
 

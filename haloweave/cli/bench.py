@@ -19,7 +19,7 @@ HOOK = "haloweave.bench.commands"
 app = typer.Typer(
     name="bench",
     no_args_is_help=True,
-    help="Measure decoding, streaming, surgery and quality against baselines in the same run.",
+    help="Measure speed, surgery and quality against baselines.",
 )
 
 

@@ -35,14 +35,16 @@ def demo(
     ] = _BUDGET,
     limit: Annotated[int, typer.Option("--limit", help="Tokens the model may say.")] = _LIMIT,
     policy: options.PolicyOption = None,
-    temperature: options.Temperature = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="How freely tokens are chosen; 0 takes the best.")
+    ] = 0.0,
     seed: options.Seed = None,
     threads: options.Threads = None,
 ) -> None:
-    """See it happen: a small model reads several times what it can hold, then answers.
+    """Watch a small model read several times what it can hold.
 
-    Afterwards: what lived and how brightly, what died, speed, and the flat line of memory. A minute or so on
-    two cores; the first run also fetches a small model (93 MB).
+    Then it answers a question, and you see what lived and how brightly, what died, the speed, and the flat
+    line of memory. A minute or so on two cores; the first run also fetches a small model (93 MB).
     """
     from haloweave.build import sampling
     from haloweave.cli import exhibit

@@ -13,7 +13,9 @@ _STYLES = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Look at Python, torch, memory, disk and models, and try one tiny surgery. Downloads nothing.
+    """See whether everything is here that a mind needs.
+
+    Looks at Python, torch, memory, disk and models, and tries one tiny surgery. Downloads nothing.
 
     Each line is ok, warn (it will work, but read why) or fail. Exit code 1 if a line says fail.
     """
@@ -32,6 +34,8 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
             emit(tools, asdict(check))
             continue
         verdict = (f"{check.verdict:<5}", _STYLES[check.verdict])
-        tools.out.print(Text.assemble(verdict, f"{check.name:<14}{check.says}"), soft_wrap=True)
+        tools.out.print(
+            Text.assemble(verdict, f"{check.name:<14}{check.says}"), soft_wrap=not tools.out.is_terminal
+        )
     if failed:
         raise typer.Exit(1)

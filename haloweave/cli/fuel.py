@@ -19,6 +19,7 @@ from haloweave.cli.options import Speaker
 LOG_VARIABLE = "HALO_PIP_LOG"
 _LOG_NAMES = (".venv/pip-install.log",)
 _LONGEST = 1600  # characters of one description
+_LONGEST_LINE = 160
 _FAVOURITES = ("rich", "pydantic", "platformdirs", "requests", "MarkupSafe", "markdown-it-py", "click")
 """Packages that come with ours and describe themselves in prose; whatever else is there comes after."""
 
@@ -44,7 +45,7 @@ def passages(prose: int, log: int) -> list[Passage]:
         if sum(len(p.text) for p in read) >= prose:
             break
         question = f"In one sentence: what is {name} for?"
-        read.append(Passage(f"what the package {name} is", Speaker.USER, text, question))
+        read.append(Passage(f"the first paragraphs about the package {name}", Speaker.USER, text, question))
     title, lines = _log()
     half = len(read) // 2
     return [*read[:half], Passage(title, Speaker.LOG, _share(lines, log)), *read[half:]]
@@ -98,8 +99,9 @@ def _log() -> tuple[str, list[str]]:
     for path in (Path(named),) if named else map(Path, _LOG_NAMES):
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return f"pip's log of the installation ({path})", [x[:160] for x in lines if x.strip()]
-    return "pip's records of what it installed", list(_records())
+            short = [x for x in lines if x.strip() and len(x) <= _LONGEST_LINE]
+            return f"lines of pip's log of the installation ({path})", short
+    return "lines of pip's records of what it installed", list(_records())
 
 
 def _records() -> Iterator[str]:

@@ -35,10 +35,11 @@ def inspect(
         ),
     ] = False,
 ) -> None:
-    """Read files, then show the context they leave: coloured by brightness, or as JSON lines.
+    """Read files, then lay open the context they leave.
 
-    The brightness of a token is 0 to 255, grown from the attention it receives. Pinned tokens are underlined;
-    [...] stands where log lines were culled.
+    It is shown as text coloured by brightness, or as JSON lines. The brightness of a token is 0 to 255,
+    grown from the attention it receives. Pinned tokens are underlined; [...] stands where log lines were
+    culled (evicted).
     """
     from haloweave import look
     from haloweave.cli import ingest, show

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MEGA = 1_000_000
 
 app = typer.Typer(
-    name="models", no_args_is_help=True, help="List, fetch and verify the models that are known by name."
+    name="models", no_args_is_help=True, help="List, fetch and verify the models known by name."
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `halo models list`.")]

@@ -46,7 +46,7 @@ class PlainReport:
         """Move the live line."""
         if not self._tools.err.is_terminal:
             return
-        line = Text.assemble(("reading ", "bold"), status_line(tally, budget))
+        line = status_line(tally, budget)
         if self._live is None:
             self._live = self._tools.err.status(line)
             self._live.start()
@@ -95,7 +95,7 @@ class PlainReport:
 
 def status_line(tally: Tally, budget: int) -> Text:
     """The meter while reading."""
-    return show.status(tally.rows, budget, tally.tokens, tally.dead, tally.speed)
+    return show.status(tally.rows, budget, tally.tokens, tally.dead, tally.speed, width=10)
 
 
 def summary_table(reading: Reading, budget: int) -> Table:

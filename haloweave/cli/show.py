@@ -88,9 +88,9 @@ def meter(rows: int, budget: int, width: int = 20) -> Text:
     return text.append(f" {rows}/{budget} rows", "bold")
 
 
-def status(rows: int, budget: int, fed: int, culled: int, speed: float | None) -> Text:
+def status(rows: int, budget: int, fed: int, culled: int, speed: float | None, width: int = 20) -> Text:
     """The one-line context meter."""
-    text = meter(rows, budget).append(f" · fed {fed:,} · culled {culled:,}", "dim")
+    text = meter(rows, budget, width).append(f" · fed {fed:,} · culled {culled:,}", "dim")
     return text.append(f" · {speed:.1f} tok/s", "dim") if speed else text
 
 

@@ -39,7 +39,9 @@ def stream(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Read files or a pipe of any length; the context never grows past its budget.
+    """Read files or a pipe of any length within a fixed budget.
+
+    The context never holds more tokens than --budget, however long the text; the dimmest are culled.
 
     Text is read as it arrives, so a growing log works: tail -f app.log | halo stream - --ask "What broke?"
 

@@ -36,11 +36,12 @@ def exactness(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Edit the KV cache at random, and compare it with a slow and obvious reference.
+    """Check surgery on the KV cache against a slow reference.
 
+    Edits the cache of a model at random, and compares it with an obvious and slow way to do the same.
     Surgery is how an edit reaches the cache: DROP lets rows leave, PATCH also computes the new ones,
-    RECOMPUTE does everything from the first change on again. Compared are the logits, and the keys and values
-    of every layer; all must agree to 1e-4 in fp32. Exit code 1 if one does not.
+    RECOMPUTE does everything from the first change on again. Logits, and keys and values of every layer, must
+    agree to 1e-4 in fp32. Exit code 1 if one does not.
     """
     tools = tools_of(context)
     s = settings_of(model=model, threads=threads, device="cpu", dtype="float32")

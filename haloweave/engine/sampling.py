@@ -69,7 +69,9 @@ def sample(
         raise EngineFault("sampling: no finite logit is left to choose from")
     if how.temperature == 0:
         return best
-    ids, p = _nucleus(scores / how.temperature, how)
+    with np.errstate(over="ignore"):
+        hot = (scores - scores[best]) / how.temperature
+    ids, p = _nucleus(hot, how)
     draw = np.random.Generator(np.random.Philox(key=how.seed % 2**64, counter=[0, 0, 0, tick])).random()
     return int(ids[min(int(np.searchsorted(np.cumsum(p), draw * p.sum(), side="right")), len(ids) - 1)])
 
@@ -81,6 +83,8 @@ def _biased(scores: np.ndarray, recent: np.ndarray, how: Sampling) -> Float64[np
         scores[token_id] += bias
     if how.repetition_penalty != 1.0 and how.repetition_window and len(recent):
         ids = np.unique(recent[-how.repetition_window :])
+        if ids[0] < 0 or ids[-1] >= len(scores):
+            raise InvalidInput(f"recent ids: expected 0..{len(scores) - 1}, got {ids[0]}..{ids[-1]}")
         s = scores[ids]
         scores[ids] = np.where(s > 0, s / how.repetition_penalty, s * how.repetition_penalty)
     return scores
@@ -88,8 +92,8 @@ def _biased(scores: np.ndarray, recent: np.ndarray, how: Sampling) -> Float64[np
 
 def _nucleus(scores: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """The ids that may be drawn, likeliest first (ties: lower id first), and their weights."""
-    weights = np.exp(scores - scores.max())
-    ids = np.flatnonzero(weights >= how.min_p if how.min_p else weights > 0.0)
+    weights = np.exp(scores)
+    ids = np.flatnonzero(weights > 0.0)
     p = weights[ids]
     if how.top_k and len(ids) > how.top_k:
         candidates = np.flatnonzero(p >= np.partition(p, -how.top_k)[-how.top_k])
@@ -106,4 +110,5 @@ def _nucleus(scores: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]
     if how.top_p < 1.0:
         size = max(int(np.searchsorted(np.cumsum(p) - p, how.top_p * total, side="left")), 1)
         ids, p = ids[:size], p[:size]
-    return ids, p
+    likely = p >= how.min_p * p[0]
+    return ids[likely], p[likely]

@@ -21,7 +21,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from haloweave.memory.tokens import FULL, SINKS, AttentionSample, Source, Tokens, View
+from haloweave.errors import InvalidInput
+from haloweave.memory.tokens import FULL, SINKS, AttentionSample, Source, View
 
 _ALMOST_FULL = float(np.nextafter(np.float32(FULL), np.float32(0)))
 
@@ -76,6 +77,17 @@ class SourceRule:
     half_life: float = 512.0
     """Tokens after which evidence counts half."""
 
+    def __post_init__(self) -> None:
+        _expect("birth", self.birth, 0 <= self.birth <= FULL)
+        _expect("gain", self.gain, self.gain >= 0)
+        _expect("half_life", self.half_life, self.half_life > 0)
+
+
+def _expect(field: str, value: int | float, fits: bool) -> None:
+    """Raises InvalidInput unless `value` is a finite number that fits."""
+    if not (np.isfinite(value) and fits):
+        raise InvalidInput(f"{field}: {value} is out of range")
+
 
 RULES: Mapping[Source, SourceRule] = {
     Source.SYSTEM: SourceRule(birth=224.0, half_life=2048.0),
@@ -108,6 +120,9 @@ class Halo:
     """Weight of the birth brightness, in queries."""
     value_weighted: bool = True
 
+    def __post_init__(self) -> None:
+        _expect("prior", self.prior, self.prior >= 0)
+
     def birth(self, source: Source) -> float:
         return self.rules.get(source, SourceRule()).birth
 
@@ -120,7 +135,7 @@ class Halo:
         return _by_source(self.rules, "gain")
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
-        tokens = view.tokens
+        tokens, sample = view.tokens, sample.of(view)
         mass = sample.value_mass if self.value_weighted else sample.mass
         evidence = self._gain[tokens.source] * relative(mass, sample.queries)
         age = np.maximum(view.next_uid - tokens.uid, 1)
@@ -147,6 +162,10 @@ class Linear:
     gain: float = 1.0
     decay: float = 1.0
 
+    def __post_init__(self) -> None:
+        _expect("gain", self.gain, self.gain >= 0)
+        _expect("decay", self.decay, self.decay >= 0)
+
     def birth(self, source: Source) -> float:
         return FULL
 
@@ -160,7 +179,7 @@ class Linear:
         return self.decay * 512.0 / _by_source(self.rules, "half_life")
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
-        source = view.tokens.source
+        source, sample = view.tokens.source, sample.of(view)
         step = self._gain[source] * relative(sample.mass, sample.queries) - self._decay[source]
         q = seen(len(source), sample.queries)
         return np.asarray(np.clip(view.tokens.brightness + q * step, 0.0, FULL), np.float32)
@@ -174,7 +193,7 @@ class Window:
         return FULL
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
-        rows = len(view.tokens)
+        rows = len(sample.of(view).mass)
         return (FULL * np.arange(1, rows + 1) / rows).astype(np.float32)
 
 
@@ -187,12 +206,15 @@ class H2O:
 
     span: float = 20.0
 
+    def __post_init__(self) -> None:
+        _expect("span", self.span, 0 < self.span <= 300)
+
     def birth(self, source: Source) -> float:
         return 0.0
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
         stored = view.tokens.brightness.astype(np.float64)
-        total = np.exp((stored / FULL * 2.0 - 1.0) * self.span) + sample.mass
+        total = np.exp((stored / FULL * 2.0 - 1.0) * self.span) + sample.of(view).mass
         level = np.log(np.maximum(total, 1e-300)) / self.span
         return np.asarray(FULL * np.clip((level + 1.0) / 2.0, 0.0, 1.0), np.float32)
 
@@ -205,7 +227,7 @@ class Tova:
         return FULL
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
-        return to_brightness(relative(sample.last, 1))
+        return to_brightness(relative(sample.of(view).last, 1))
 
 
 @dataclass(frozen=True)
@@ -218,11 +240,15 @@ class SnapKV:
     window: int = 64
     kernel: int = 7
 
+    def __post_init__(self) -> None:
+        _expect("window", self.window, self.window >= 1)
+        _expect("kernel", self.kernel, self.kernel >= 1 and self.kernel % 2 == 1)
+
     def birth(self, source: Source) -> float:
         return 0.0
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
-        vote = relative(sample.mass, sample.queries)
+        vote = relative(sample.of(view).mass, sample.queries)
         share = min(sample.queries / self.window, 1.0)
         if share == 1.0:
             return to_brightness(_max_pool(vote, self.kernel))
@@ -246,6 +272,7 @@ class Random:
         return FULL
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
+        sample.of(view)
         return (FULL * _lot(view.tokens.uid, self.seed)).astype(np.float32)
 
 
@@ -257,17 +284,3 @@ def _lot(uid: np.ndarray, seed: int) -> np.ndarray:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (x >> np.uint64(11)).astype(np.float64) / 2.0**53
-
-
-def born(
-    ids: list[int] | np.ndarray, *, source: Source, policy: BrightnessPolicy, view: View, unit: int
-) -> Tokens:
-    """Newborn tokens for the tail of `view`, as bright as their source's children are."""
-    return Tokens.make(
-        ids,
-        first_uid=view.next_uid,
-        source=source,
-        brightness=policy.birth(source),
-        tick=view.tick,
-        unit=unit,
-    )

@@ -90,15 +90,17 @@ class DimmestFirst:
         """Lowest dies first."""
         tokens = view.tokens
         score = tokens.brightness.astype(np.float64)
-        score[tokens.source == Source.CONTROL] = -1e9
+        control = tokens.source == Source.CONTROL
         if self.smooth > 1:
-            score = smoothed(score, self.smooth)
+            said = (~control).astype(np.float64)
+            score = smoothed(score * said, self.smooth) / np.maximum(smoothed(said, self.smooth), 1e-9)
         if self.run:
             score -= self.run * np.log1p(dark_run(tokens.brightness < self.dark))
         if self.entropy:
             score += self.entropy * local_entropy(tokens.token_id, self.entropy_window)
         if self.age:
             score -= self.age * np.log1p(np.maximum(view.next_uid - tokens.uid, 0))
+        score[control] = -np.inf
         return score
 
 
@@ -138,6 +140,8 @@ def dark_run(dark: Bool[np.ndarray, " S"]) -> Int64[np.ndarray, " S"]:
 
 def local_entropy(token_id: np.ndarray, window: int) -> Float64[np.ndarray, " S"]:
     """Shannon entropy (nats) of the token ids in the `window` slots around each slot."""
+    if not len(token_id):
+        return np.empty(0, np.float64)
     half = window // 2
     padded = np.concatenate([np.full(half, -1), token_id.astype(np.int64), np.full(window - half - 1, -1)])
     around = np.lib.stride_tricks.sliding_window_view(padded, window)

@@ -21,15 +21,20 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from haloweave.errors import EditConflict, InvalidEdit
-from haloweave.memory.tokens import COLUMNS, Tokens
+from haloweave.memory.tokens import COLUMNS, FULL, Tokens
 
 BORN = -1
 """In a gather index: no old row, this token is born in the edit."""
+
+PROVISIONAL = -(1 << 40)
+"""Born tokens of an edit not yet carried out have uids from here on; `stamped` gives them real ones. So an
+edit made while the context goes on growing collides with nothing."""
 
 _MAGIC = b"HWE1"
 _HEAD = struct.Struct("<4sI")
@@ -94,6 +99,10 @@ class Edit:
                 )
             end = s.stop
             in_new, in_old = s.kept
+            if len(np.unique(s.new.uid)) != len(s.new):
+                raise InvalidEdit(f"splice at {s.start}: a uid stands twice in what is new")
+            if len(s.new) and not (s.new.brightness.min() >= 0 and s.new.brightness.max() <= FULL):
+                raise InvalidEdit(f"splice at {s.start}: expected brightness 0..{FULL}")
             if np.any(np.diff(in_old) < 0):
                 raise InvalidEdit(f"splice at {s.start}: a kept token may not change places")
             if not np.array_equal(s.new.token_id[in_new], s.old.token_id[in_old]):
@@ -109,6 +118,19 @@ class Edit:
         """Uids whose rows have to be computed."""
         parts = [np.delete(s.new.uid, s.kept[0]) for s in self.splices if len(s.new)]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def stamped(self, next_uid: int) -> Edit:
+        """This edit with real uids, from `next_uid` on, for tokens whose uids are provisional."""
+        if not np.any(self.born_uids < 0):
+            return self
+        splices = []
+        for s in self.splices:
+            wanting = s.new.uid < 0
+            uid = s.new.uid.copy()
+            uid[wanting] = np.arange(next_uid, next_uid + int(wanting.sum()))
+            next_uid += int(wanting.sum())
+            splices.append(replace(s, new=s.new.replace(uid=uid)))
+        return replace(self, splices=tuple(splices))
 
     @property
     def first(self) -> int | None:
@@ -202,8 +224,12 @@ class Edit:
     def over(self, later: Edit, rows: int) -> Edit:
         """This edit, made for the same `rows` tokens as `later`, so that it applies after `later`.
 
-        Raises EditConflict where `later` touched what this edit speaks of.
+        Raises EditConflict where `later` touched what this edit speaks of, or gave birth to the same uid.
         """
+        if later.base != self.base:
+            raise InvalidEdit(f"edit made for revision {self.base}, the later one for {later.base}")
+        if len(np.intersect1d(self.born_uids, later.born_uids)):
+            raise EditConflict("both edits give birth to the same uid")
         index = later.gather(rows)
         moved = np.full(rows + 1, BORN, np.int64)
         alive = index >= 0
@@ -248,11 +274,12 @@ class Edit:
         columns_at = _HEAD.size + head_len
         try:
             head = json.loads(data[_HEAD.size : columns_at])
+            _check_head(head)
             lengths = [n for _, old, new in head["splices"] for n in (old, new)]
             runs = iter(_read_runs(data[columns_at:-4], lengths))
             splices = tuple(Splice(start, next(runs), next(runs)) for start, _, _ in head["splices"])
             return cls(head["base"], head["tick"], head["reason"], Surgery(head["surgery"]), splices)
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, RecursionError) as err:
             raise InvalidEdit(f"edit record: {err}") from err
 
 
@@ -284,9 +311,16 @@ def _moved_start(s: Splice, moved: np.ndarray) -> int:
     raise EditConflict(f"both neighbours of the insertion at slot {s.start} are gone")
 
 
+def _check_head(head: Any) -> None:
+    """Every number of a record's head is a whole number, every count at least 0."""
+    numbers = [head["base"], head["tick"], *(n for splice in head["splices"] for n in splice)]
+    if any(type(n) is not int for n in numbers) or any(n < 0 for s in head["splices"] for n in s):
+        raise InvalidEdit("edit record: expected whole numbers, and counts of at least 0")
+    if not isinstance(head["reason"], str):
+        raise InvalidEdit("edit record: the reason is not text")
+
+
 def _read_runs(data: bytes, lengths: Sequence[int]) -> list[Tokens]:
-    if any(not isinstance(n, int) or n < 0 for n in lengths):
-        raise InvalidEdit("edit record: a length is not a count")
     total = sum(lengths)
     if len(data) != total * sum(np.dtype(d).itemsize for d in COLUMNS.values()):
         raise InvalidEdit(f"edit record: {total} tokens announced, {len(data)} bytes of columns")

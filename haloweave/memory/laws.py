@@ -61,18 +61,25 @@ def hollow(tokens: Tokens) -> Bool[np.ndarray, " S"]:
     Such a turn may die; any other turn keeps its control tokens. A turn's control tokens share one unit
     and frame what was said in it. The last turn is never hollow: it may still be open, its end unwritten.
     """
+    gone = (tokens.source == Source.CONTROL) | (tokens.source == Source.MARKER)
+    control = (tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT)
+    return np.asarray(control & ~framed(tokens, gone))
+
+
+def framed(tokens: Tokens, gone: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
+    """Control tokens of turns that still say something once the slots in `gone` are left out of account,
+    and those of the last turn."""
     control = np.flatnonzero((tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT))
-    dead = np.zeros(len(tokens), np.bool_)
+    frames = np.zeros(len(tokens), np.bool_)
     if not len(control):
-        return dead
-    said = (tokens.source != Source.CONTROL) & (tokens.source != Source.MARKER)
-    before = np.concatenate([[0], np.cumsum(said)])
+        return frames
+    before = np.concatenate([[0], np.cumsum(~gone)])
     units, index = np.unique(tokens.unit[control], return_inverse=True)
     first, last = _extent(control, index, len(units))
-    empty = before[last + 1] == before[first]
-    empty[index[-1]] = False
-    dead[control] = empty[index]
-    return dead
+    speaks = before[last + 1] > before[first]
+    speaks[index[-1]] = True
+    frames[control] = speaks[index]
+    return frames
 
 
 def _extent(

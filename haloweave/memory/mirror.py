@@ -46,9 +46,10 @@ class Mirror:
         return edit.apply(self._view.tokens)
 
     def apply(self, edit: Edit) -> None:
-        """Carry out one edit."""
-        after = self.check(edit)
+        """Carry out one edit; provisional uids become real."""
         v = self._view
+        edit = edit.stamped(v.next_uid)
+        after = self.check(edit)
         next_uid = max(v.next_uid, int(edit.born_uids.max()) + 1) if len(edit.born_uids) else v.next_uid
         self._view = View(after, v.revision + 1, v.tick, next_uid)
 

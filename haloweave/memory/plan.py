@@ -17,8 +17,8 @@ from jaxtyping import Bool, Int32, Int64
 
 from haloweave.errors import InvalidEdit, InvalidInput, Protected
 from haloweave.memory.cull import CullChoice
-from haloweave.memory.edit import Edit, Splice, Surgery, deletion
-from haloweave.memory.laws import WHOLE, Laws, hollow, spread
+from haloweave.memory.edit import PROVISIONAL, Edit, Splice, Surgery, deletion
+from haloweave.memory.laws import WHOLE, Laws, framed, hollow, spread
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 
 
@@ -52,28 +52,36 @@ def plan(
     *,
     laws: Laws,
     marker: Marker,
+    control_ids: frozenset[int] = frozenset(),
     reason: str = "weave",
 ) -> Edit:
     """One edit that carries out a policy's choice and those proposals that still apply.
 
-    Raises Protected if the choice touches what the laws protect, InvalidInput if a uid is gone.
+    A proposal that would bring in one of `control_ids` does not apply. Raises Protected if the choice
+    touches what the laws protect, InvalidInput if a uid is gone.
     """
     tokens = view.tokens
     dead = np.zeros(len(tokens), np.bool_)
     dead[tokens.slots_of(choice.uids)] = True
     _check_lawful(tokens, dead, laws)
     born = _Newborn(view)
+    accepted = _applicable(tokens, dead, proposals, laws, control_ids)
+    for run, ids in accepted:
+        dead[run] = not len(ids)
     pieces = _markers(tokens, dead, marker, laws, born)
-    for run, ids in _applicable(tokens, dead, proposals, laws):
+    for run, ids in accepted:
         dead[run] = True
-        pieces[run.start] = born.tokens(ids, like=tokens[run])
+        if len(ids):
+            pieces[run.start] = born.tokens(ids, like=tokens[run])
     return _edit(view, dead, pieces, reason)
 
 
-def propose(view: View, proposals: Sequence[Proposal], *, laws: Laws, reason: str = "repair") -> Edit:
+def propose(
+    view: View, proposals: Sequence[Proposal], *, laws: Laws, control_ids: frozenset[int] = frozenset()
+) -> Edit:
     """One edit of those proposals that apply now; without splices if none does."""
-    nobody = CullChoice(np.empty(0, np.int64), reason)
-    return plan(view, nobody, proposals, laws=laws, marker=Marker(), reason=reason)
+    nobody = CullChoice(np.empty(0, np.int64), "repair")
+    return plan(view, nobody, proposals, laws=laws, marker=Marker(), control_ids=control_ids, reason="repair")
 
 
 def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> None:
@@ -91,10 +99,10 @@ def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> N
 
 
 class _Newborn:
-    """Hands out uids for the tokens born in one edit."""
+    """Hands out provisional uids for the tokens born in one edit."""
 
     def __init__(self, view: View) -> None:
-        self._next = view.next_uid
+        self._next = PROVISIONAL
         self._tick = view.tick
 
     def tokens(
@@ -122,7 +130,8 @@ def _markers(
     """Where dead units leave `[...]`, by slot.
 
     A gap is an unbroken run of dead tokens and markers between two living ones. It keeps one marker:
-    the first that is there (further ones are added to `dead`), else a new one if a unit died in it.
+    the first that is there (further ones are added to `dead`), else a new one if a unit died in it,
+    unless the marker would take as many rows as the gap has.
     """
     if not marker.ids:
         return {}
@@ -138,7 +147,7 @@ def _markers(
         if len(there):
             stays = (tokens.unit[gap] == tokens.unit[start + int(there[0])]) | fixed[gap]
             dead[gap] |= is_marker[gap] & ~stays
-        elif np.any(whole[gap]):
+        elif np.any(whole[gap]) and stop - start > len(marker.ids):
             unit = int(tokens.unit[gap][whole[gap]][0])
             pieces[start] = born.tokens(
                 marker.ids, source=Source.MARKER, brightness=marker.brightness, unit=unit
@@ -153,19 +162,23 @@ def _runs(mask: Bool[np.ndarray, " S"]) -> list[tuple[int, int]]:
 
 
 def _applicable(
-    tokens: Tokens, dead: Bool[np.ndarray, " S"], proposals: Sequence[Proposal], laws: Laws
+    tokens: Tokens,
+    dead: Bool[np.ndarray, " S"],
+    proposals: Sequence[Proposal],
+    laws: Laws,
+    control_ids: frozenset[int],
 ) -> list[tuple[slice, np.ndarray]]:
     """Proposals that still speak of living, free, neighbouring tokens; the greater gain wins overlaps."""
     rigid = laws.untouchable(tokens) | dead | (tokens.source == Source.CONTROL)
     rigid |= np.isin(tokens.source, WHOLE) | (tokens.source == Source.MARKER) | (tokens.unit != NO_UNIT)
     slot_of = {int(uid): slot for slot, uid in enumerate(tokens.uid)} if proposals else {}
     taken: list[tuple[slice, np.ndarray]] = []
-    for p in sorted(proposals, key=lambda p: -p.gain):
+    for p in sorted((p for p in proposals if np.isfinite(p.gain)), key=lambda p: -p.gain):
         slots = [slot_of.get(int(u), -1) for u in p.uid]
         if not slots or slots != list(range(slots[0], slots[0] + len(slots))) or slots[0] < 0:
             continue
         run = slice(slots[0], slots[-1] + 1)
-        if np.any(rigid[run]) or len(p.new_ids) > len(slots):
+        if np.any(rigid[run]) or len(p.new_ids) > len(slots) or control_ids.intersection(p.new_ids.tolist()):
             continue
         if np.array_equal(p.new_ids, tokens.token_id[run]):
             continue
@@ -252,24 +265,36 @@ def _recolumn(view: View, uids: Sequence[int], reason: str, column: str, value: 
     return Edit(view.revision, view.tick, reason, Surgery.DROP, tuple(splices))
 
 
-def check_act(view: View, edit: Edit, control_ids: frozenset[int]) -> None:
+def check_act(view: View, edit: Edit, control_ids: frozenset[int], *, restoring: bool = False) -> None:
     """The laws that bind even the person's own edits.
 
-    Raises Protected if text of a log or tool unit would be rewritten, or a control token would be born
-    or lose its turn's frame; InvalidEdit if nothing would remain.
+    Raises Protected if text of a log or tool unit would be rewritten or written into, if a control token
+    would be born, or if a turn that still says something would lose a part of its frame; InvalidEdit if
+    nothing would remain. `restoring`: the edit brings back what was there, births need no check.
     """
-    if len(view.tokens) + edit.growth <= 0:
+    tokens = view.tokens
+    if len(tokens) + edit.growth <= 0:
         raise InvalidEdit("the edit would leave no token at all")
+    dead = np.ones(len(tokens), np.bool_)
+    index = edit.gather(len(tokens))
+    dead[index[index >= 0]] = False
+    broken = np.flatnonzero(framed(tokens, dead) & dead)
+    if len(broken) and not restoring:
+        raise Protected(f"slot {broken[0]} is a control token: it goes with its whole turn, or not at all")
     for s in edit.splices:
         born = np.delete(np.arange(len(s.new)), s.kept[0])
-        if not len(born):
-            continue
-        forged = [int(t) for t in s.new.token_id[born] if int(t) in control_ids]
-        if forged and not edit.reason.startswith("undo"):
-            raise Protected(f"token {forged[0]} is a control token: text may not bring it in")
-        if edit.reason.startswith("undo"):
-            continue
-        gone = np.delete(np.arange(len(s.old)), s.kept[1])
-        whole = np.isin(s.old.source[gone], WHOLE) & (s.old.unit[gone] != NO_UNIT)
-        if np.any(whole):
-            raise Protected(f"slot {s.start}: text of logs and tools may be deleted, never rewritten")
+        if len(born) and not restoring:
+            _check_births(tokens, s, s.new.token_id[born], dead, control_ids)
+
+
+def _check_births(
+    tokens: Tokens, s: Splice, ids: np.ndarray, dead: Bool[np.ndarray, " S"], control_ids: frozenset[int]
+) -> None:
+    forged = control_ids.intersection(ids.tolist())
+    if forged:
+        raise Protected(f"token {min(forged)} is a control token: text may not bring it in")
+    whole = np.isin(tokens.source, WHOLE) & (tokens.unit != NO_UNIT)
+    rewritten = np.any(whole[s.start : s.stop] & dead[s.start : s.stop])
+    inside = s.start > 0 and s.stop < len(tokens) and whole[s.start - 1] and whole[s.stop]
+    if rewritten or (inside and tokens.unit[s.start - 1] == tokens.unit[s.stop]):
+        raise Protected(f"slot {s.start}: text of logs and tools may be deleted, never rewritten")

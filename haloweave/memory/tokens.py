@@ -94,7 +94,10 @@ class Tokens:
         pinned: bool = False,
     ) -> Tokens:
         """New tokens of one source, with consecutive uids from `first_uid`."""
-        ids = np.array(token_id, dtype=np.int32)
+        try:
+            ids = np.array(token_id, dtype=np.int32)
+        except OverflowError as err:
+            raise InvalidInput(f"token ids: expected numbers below 2**31, {err}") from err
         if not 0 <= brightness <= FULL:
             raise InvalidInput(f"brightness: expected 0..{FULL}, got {brightness}")
         return cls(
@@ -182,3 +185,11 @@ class AttentionSample:
     def __post_init__(self) -> None:
         if not 1 <= self.queries <= len(self.mass):
             raise InvalidInput(f"queries: expected 1..{len(self.mass)}, got {self.queries}")
+        if not len(self.mass) == len(self.value_mass) == len(self.last):
+            raise InvalidInput("attention: mass, value_mass and last differ in length")
+
+    def of(self, view: View) -> AttentionSample:
+        """Itself. Raises InvalidInput if it was taken from another context than `view`."""
+        if len(self.mass) != len(view.tokens):
+            raise InvalidInput(f"attention: {len(self.mass)} slots, the context has {len(view.tokens)}")
+        return self

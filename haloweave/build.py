@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from haloweave.engine.base import Engine
@@ -80,16 +79,12 @@ def load_model(s: Settings, progress: Progress = silent) -> Any:
     """The model and tokenizer that the settings name (a `LoadedModel`)."""
     from haloweave.engine.hf import model as hf
 
-    path = Path(s.model) if _is_model_folder(s.model) else resolve(s.model, progress=progress)
+    path = resolve(s.model, progress=progress)
     if s.threads:
         import torch
 
         torch.set_num_threads(s.threads)
     return hf.load(path, device=s.device, dtype=s.dtype)
-
-
-def _is_model_folder(name: str) -> bool:
-    return (Path(name).expanduser() / "config.json").is_file()
 
 
 def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None) -> Mind:
@@ -137,10 +132,12 @@ def introduce(mind: Mind, s: Settings) -> None:
     if not s.system or mind.codec.frame is None:
         return
     size = len(mind.codec.encode([s.system])[0])
-    if size + s.sinks + s.chunk > s.budget // 2:
+    needed = size + s.sinks + s.chunk
+    if needed > s.budget // 2:
         raise InvalidInput(
-            f"budget {s.budget}: a system prompt of {size} tokens would fill it; raise the budget, or "
-            "shorten HALO_SYSTEM"
+            f"budget {s.budget}: the system prompt ({size} tokens), the sinks ({s.sinks}) and one chunk "
+            f"({s.chunk}) would take more than half of it; expected a budget of at least {2 * needed}, "
+            "or a shorter HALO_SYSTEM"
         )
     for _ in mind.listen(s.system, Source.SYSTEM, pinned=True):
         pass

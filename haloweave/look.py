@@ -17,7 +17,7 @@ from itertools import groupby
 import numpy as np
 
 from haloweave.errors import InvalidInput
-from haloweave.memory.laws import WHOLE, Laws, hollow, spread
+from haloweave.memory.laws import WHOLE, Laws, hollow_turns, spread
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 from haloweave.text import Codec
 
@@ -209,8 +209,8 @@ def why(view: View, codec: Codec, laws: Laws, slots: Sequence[int]) -> list[Why]
     shown = tokens(view, codec)
     brightness = np.sort(view.tokens.brightness)
     untouchable = laws.untouchable(view.tokens)
-    control = view.tokens.source == Source.CONTROL
-    safe = untouchable | (control & ~hollow(view.tokens))
+    scaffold = np.isin(view.tokens.source, (Source.CONTROL, Source.MARKER))
+    safe = untouchable | (scaffold & (hollow_turns(view.tokens) == NO_UNIT))
     may_die = np.sort(view.tokens.brightness[~safe])
     return [
         Why(
@@ -234,6 +234,8 @@ def _reasons(t: Tokens, laws: Laws, slot: int, safe: bool, may_die: np.ndarray) 
         yield f"recent: the last {laws.tail} tokens are the present"
     if control:
         yield "control token: stays while its turn says anything"
+    if t.source[slot] == Source.MARKER:
+        yield "stands for lines that died: goes only with its whole turn, or into a neighbouring marker"
     elif brightness >= laws.lock:
         yield f"a rock: brightness {laws.lock:g} and above is locked"
     if t.unit[slot] != NO_UNIT and not control:

@@ -161,10 +161,10 @@ class Mind:
             yield Notice("nothing to read: the text is empty or blank")
             return
         opening = self._scribe.turn(source, fresh=fresh)
+        self._scribe.long_lines = 0
         yield from self._feed_all(chain(opening, [first], content), source, score)
         if self._scribe.long_lines:
-            yield Notice(f"{self._scribe.long_lines} lines were too long for one unit and were cut up")
-            self._scribe.long_lines = 0
+            yield Notice(f"too long for one unit, cut into several: {self._scribe.long_lines} line(s)")
 
     def feed_ids(self, ids: Sequence[int] | np.ndarray, source: Source) -> Forward:
         """Read token ids as they are, in one pass outside any turn: for benchmarks and experiments."""

@@ -14,10 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from haloweave.errors import HaloError, MindClosed
-from haloweave.events import Event, TurnEnded
+from haloweave.events import Event, Spoke, TurnEnded
 from haloweave.mind import Mind
 
 T = TypeVar("T")
@@ -30,6 +31,12 @@ class _Job:
     done: Future[None]
 
 
+@dataclass(frozen=True)
+class _Act:
+    do: Callable[[], None]
+    cancel: Callable[[], bool]
+
+
 class Runner:
     """Owns `mind` from `start` to `stop`. `publish` is called on the runner's thread, once per event."""
 
@@ -37,7 +44,7 @@ class Runner:
         self._mind = mind
         self._publish = publish
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._acts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._acts: queue.SimpleQueue[_Act] = queue.SimpleQueue()
         self._interrupted = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="halo-mind", daemon=True)
@@ -65,7 +72,7 @@ class Runner:
         between two events of what is running."""
         self._refuse_if_closed()
         answer: Future[T] = Future()
-        self._acts.put(lambda: _fulfil(answer, lambda: act(self._mind)))
+        self._acts.put(_Act(partial(_fulfil, answer, partial(act, self._mind)), answer.cancel))
         self._jobs.put(_Job(lambda mind: iter(()), Future()))
         return answer
 
@@ -87,25 +94,28 @@ class Runner:
             raise MindClosed("the runner has stopped, or was not started")
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._interrupted.clear()
-            if self._closed.is_set():
-                job.done.cancel()
-                continue
-            _fulfil(job.done, lambda job=job: self._carry_out(job.work))  # type: ignore[misc]
-        self._drain()
+        try:
+            while (job := self._jobs.get()) is not None:
+                self._interrupted.clear()
+                if self._closed.is_set():
+                    job.done.cancel()
+                else:
+                    _fulfil(job.done, partial(self._carry_out, job.work))
+        finally:
+            self._closed.set()
+            self._drain()
 
     def _carry_out(self, work: Work) -> None:
         self._do_acts()
-        count = 0
+        spoken = 0
         events = work(self._mind)
         try:
             for event in events:
-                count += 1
+                spoken += isinstance(event, Spoke) and event.token_id >= 0
                 self._publish(event)
                 self._do_acts()
                 if self._interrupted.is_set():
-                    self._publish(TurnEnded("interrupted", count))
+                    self._publish(TurnEnded("interrupted", spoken))
                     return
         finally:
             close: Any = getattr(events, "close", None)
@@ -118,15 +128,16 @@ class Runner:
                 act = self._acts.get_nowait()
             except queue.Empty:
                 return
-            act()
+            act.do()
 
     def _drain(self) -> None:
-        """Nobody waits for ever on a runner that has stopped."""
+        """Nobody waits for ever on a runner that has stopped: what is left is cancelled."""
         while not self._jobs.empty():
             left = self._jobs.get()
             if left is not None:
                 left.done.cancel()
-        self._do_acts()
+        while not self._acts.empty():
+            self._acts.get_nowait().cancel()
 
 
 def _fulfil(future: Future[T], work: Callable[[], T]) -> None:

@@ -284,7 +284,7 @@ def test_a_growing_log_is_read_as_it_grows_in_one_turn() -> None:
         (b"", "nothing to read, it is empty or blank"),
         (b"\n \n\r\n", "nothing to read, it is empty or blank"),
         (b"bad \xff\xfe and cut \xe2\x82", "4 of 17 bytes are not UTF-8"),
-        (b"x" * 3000, "1 lines were too long for one unit"),
+        (b"x" * 3000, "too long for one unit, cut into several: 1"),
     ],
 )
 def test_odd_files_are_survived_with_a_word(tmp_path: Path, data: bytes, says: str) -> None:

@@ -293,10 +293,12 @@ def test_invented_edits_cover_what_they_should() -> None:
 @pytest.mark.real
 def test_contract_on_smollm2() -> None:
     from haloweave import build
+    from haloweave.cli.testkv import passages
     from haloweave.settings import settings
 
     loaded = build.load_model(settings(device="cpu", dtype="float32"))
     engine = HFEngine(loaded.model, capacity=128)
     reference_model = build.load_model(settings(device="cpu", dtype="float32")).model
-    verdicts = examine(engine, reference_model, sequences=3, rows=24)
+    words = passages(loaded.tokenizer)
+    verdicts = examine(engine, reference_model, sequences=6, rows=24, text=words)
     check(verdicts, {Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE})

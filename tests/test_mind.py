@@ -123,7 +123,7 @@ def test_a_prompt_many_times_the_budget_is_read_to_its_end() -> None:
 
 @pytest.mark.parametrize("source", [Source.USER, Source.LOG])
 def test_one_line_of_a_megabyte(source: Source) -> None:
-    mind = _mind_with(Laws(tail=256), Weave(budget=8192, low_water=6000, chunk=4096))
+    mind = _mind_with(Laws(tail=256), Weave(budget=8192, low_water=6000, chunk=2048))
     start = time.process_time()
     all_of(mind.listen("x" * 1_000_000, source))
     assert time.process_time() - start < 30
@@ -133,7 +133,7 @@ def test_one_line_of_a_megabyte(source: Source) -> None:
 
 @pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_very_many_tiny_lines(count: int) -> None:
-    mind = _mind_with(Laws(tail=256), Weave(budget=8192, low_water=6000, chunk=4096))
+    mind = _mind_with(Laws(tail=256), Weave(budget=8192, low_water=6000, chunk=2048))
     all_of(mind.listen(("x\n" for _ in range(count)), Source.LOG))
     assert mind.totals.fed >= 2 * count
     assert_one_marker_per_gap(mind)
@@ -149,6 +149,25 @@ def test_a_weave_that_kills_short_lines_goes_on_until_there_is_room(kills: int) 
     for n in range(12):
         all_of(mind.listen(f"remark {n}\n" * (n + 1), SOURCES[n % 6]))
     _usable(mind)
+
+
+@pytest.mark.parametrize("source", [Source.LOG, Source.TOOL, Source.MEMORY])
+@pytest.mark.parametrize(
+    ("budget", "sinks", "tail", "chunk"),
+    [(128, 4, 64, 32), (128, 0, 0, 100), (64, 4, 8, 50), (256, 4, 190, 16), (96, 1, 80, 8), (24, 0, 1, 16)],
+)
+def test_a_budget_that_was_accepted_can_be_lived_with(
+    budget: int, sinks: int, tail: int, chunk: int, source: Source
+) -> None:
+    """The longest unit reaches out of the tail, and the tail protects it whole: that needs room as well.
+    Nothing is pinned, so NoRoom would be the fault of what was accepted."""
+    try:
+        mind = _mind_with(Laws(sinks=sinks, tail=tail), Weave(budget=budget, low_water=budget, chunk=chunk))
+    except InvalidInput:
+        return
+    for n in range(20):
+        all_of(mind.listen("z" * (40 * n) + "\n", source, fresh=n % 3 == 0))
+    assert_whole(mind)
 
 
 def test_a_unit_longer_than_the_budget() -> None:

@@ -68,7 +68,7 @@ def decode(
 
 def surgery(
     rows: Annotated[int, typer.Option(min=128, help="Rows of context.")] = 4096,
-    runs: Annotated[int, typer.Option(min=1)] = 5,
+    runs: Annotated[int, typer.Option(min=1, help="Edits of each kind that count.")] = 5,
     model: Model = None,
     threads: Threads = 0,
     as_json: Json = False,

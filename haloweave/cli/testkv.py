@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from haloweave.cli.tools import Tools, tools_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from haloweave.engine.contract import Difference, OpenEngine, Verdict
+    from haloweave.engine.contract import Difference, Verdict
     from haloweave.settings import Settings
 
 BOUND = 1e-4
@@ -38,7 +38,7 @@ def exactness(
 ) -> None:
     """Check surgery on the KV cache against a slow reference.
 
-    Edits the cache of a model at random, and compares it with an obvious and slow way to do the same.
+    Edits the cache of a model at random while it holds passages of English, and compares it with an obvious and slow way to do the same.
     Surgery is how an edit reaches the cache: DROP lets rows leave, PATCH also computes the new ones,
     RECOMPUTE does everything from the first change on again. Logits, and keys and values of every layer, must
     agree to 1e-4 in fp32. Exit code 1 if one does not.
@@ -58,36 +58,33 @@ def examine(tools: Tools, s: Settings, sequences: int, seed: int) -> tuple[list[
     """Load the model, and run the contract under a bar."""
     from haloweave.build import load_model
     from haloweave.cli.waiting import bars, reporting
-    from haloweave.engine.contract import examining
+    from haloweave.engine.contract import examining, verdicts
     from haloweave.engine.hf.engine import HFEngine
 
     with reporting(tools, f"loading {s.model}") as report:
         loaded = load_model(s, report)
     engine = HFEngine(loaded.model, capacity=min(_CAPACITY, loaded.max_positions))
     seen: list[Difference] = []
+    words = passages(loaded.tokenizer)
+    seen_in = examining(engine, loaded.model, sequences=sequences, seed=seed, rows=_ROWS, text=words)
     with bars(tools) as shown:
         task = shown.add_task("edits", total=sequences * _EDITS)
-        for difference in examining(engine, loaded.model, sequences=sequences, seed=seed, rows=_ROWS):
+        for difference in seen_in:
             seen.append(difference)
             shown.advance(task)
-    return verdicts_of(engine, seen), engine.capabilities.notes
+    return list(verdicts(engine, seen)), engine.capabilities.notes
 
 
-def verdicts_of(engine: OpenEngine, seen: Sequence[Difference]) -> list[Verdict]:
-    """The largest differences, by surgery."""
-    from haloweave.engine.contract import CHECKED, Verdict
+def passages(tokenizer: Any) -> list[int]:
+    """English to cut contexts from: the docstrings of this package, which are there wherever it is."""
+    from haloweave import history, mind, runner, scribe, text
+    from haloweave.memory import brightness, cull, edit, laws, mirror, plan, tokens
 
-    return [
-        Verdict(
-            surgery,
-            sum(d.surgery is surgery for d in seen),
-            max((d.logits for d in seen if d.surgery is surgery), default=0.0),
-            max((d.keys for d in seen if d.surgery is surgery), default=0.0),
-            max((d.values for d in seen if d.surgery is surgery), default=0.0),
-            supported=surgery in engine.capabilities.surgeries,
-        )
-        for surgery in CHECKED
-    ]
+    modules = (history, mind, runner, scribe, text, brightness, cull, edit, laws, mirror, plan, tokens)
+    documented = [m.__doc__ or "" for m in modules]
+    documented += [getattr(m, name).__doc__ or "" for m in modules for name in dir(m) if name[0].isupper()]
+    ids: list[int] = tokenizer("\n".join(documented), add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def table(name: str, verdicts: Sequence[Verdict], notes: Sequence[str]) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from haloweave.errors import InvalidInput
-from haloweave.memory.laws import Laws, hollow
+from haloweave.memory.laws import Laws, hollow_turns
 from haloweave.memory.tokens import NO_UNIT, Source, Tokens, View
 
 
@@ -44,8 +44,8 @@ class DimmestFirst:
 
     Priority = brightness, smoothed over `smooth` neighbours, minus `run` x log(1 + length of the dark run
     it stands in), plus `entropy` x local entropy of the token ids (negative: disorder dies first),
-    minus `age` x log(1 + age in tokens). A unit stands as bright as its brightest token. Hollow turns
-    (control tokens around nothing) go before all others.
+    minus `age` x log(1 + age in tokens). A unit stands as bright as its brightest token; a hollow turn
+    as bright as the marker in it, or, if there is none, it goes before all others.
     """
 
     laws: Laws = field(default_factory=Laws)
@@ -71,7 +71,9 @@ class DimmestFirst:
         rows = np.flatnonzero(self.eligible(tokens))
         if not n or not len(rows):
             return CullChoice(np.empty(0, np.int64), "nothing to cull")
-        member, brightest = _items(tokens.unit[rows], self.priority(view)[rows])
+        turn = hollow_turns(tokens)
+        together = np.where(turn != NO_UNIT, turn, tokens.unit)
+        member, brightest = _items(together[rows], self.priority(view)[rows])
         size = np.bincount(member)
         order = np.argsort(brightest, kind="stable")
         taken = order[: int(np.searchsorted(np.cumsum(size[order]), n)) + 1]
@@ -80,11 +82,12 @@ class DimmestFirst:
         return CullChoice(tokens.uid[rows[dead[member]]], "dimmest")
 
     def eligible(self, tokens: Tokens) -> Bool[np.ndarray, " S"]:
-        """Slots that may die at all."""
-        control = tokens.source == Source.CONTROL
-        free = ~self.laws.untouchable(tokens)
-        free &= ~control | hollow(tokens)
-        return free
+        """Slots that may die at all: markers and control tokens only with their whole, hollow turn."""
+        fixed = self.laws.untouchable(tokens)
+        turn = hollow_turns(tokens)
+        stays = np.isin(turn, turn[fixed & (turn != NO_UNIT)]) | (turn == NO_UNIT)
+        scaffold = (tokens.source == Source.CONTROL) | (tokens.source == Source.MARKER)
+        return np.asarray(~fixed & ~(scaffold & stays))
 
     def priority(self, view: View) -> Float64[np.ndarray, " S"]:
         """Lowest dies first."""

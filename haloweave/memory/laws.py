@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from haloweave.errors import InvalidInput
 from haloweave.memory.tokens import NO_UNIT, SINKS, Source, Tokens
@@ -38,7 +38,7 @@ class Laws:
         """Slots that no policy may change or cull, whole units included.
 
         Control tokens are not in it: a policy may take them, but only with their whole, hollow turn
-        (`hollow`).
+        (`hollow_turns`).
         """
         locked = tokens.pinned | (tokens.brightness >= self.lock)
         locked &= (tokens.source != Source.CONTROL) | tokens.pinned
@@ -55,20 +55,31 @@ def spread(tokens: Tokens, marked: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, "
     return marked | np.isin(tokens.unit, units) if len(units) else marked
 
 
-def hollow(tokens: Tokens) -> Bool[np.ndarray, " S"]:
-    """Control tokens of turns in which nothing is left but control tokens and markers.
+def hollow_turns(tokens: Tokens) -> Int32[np.ndarray, " S"]:
+    """For each slot of a hollow turn that turn's unit, for all other slots NO_UNIT.
 
-    Such a turn may die; any other turn keeps its control tokens. A turn's control tokens share one unit
-    and frame what was said in it. The last turn is never hollow: it may still be open, its end unwritten.
+    A turn is hollow if nothing is left in it but control tokens and markers; then it may die, whole, with the
+    markers in it. Any other turn keeps its control tokens. A turn's control tokens share one unit and frame
+    what was said in it. The last turn is never hollow: it may still be open, its end unwritten.
     """
-    gone = (tokens.source == Source.CONTROL) | (tokens.source == Source.MARKER)
+    marker = tokens.source == Source.MARKER
     control = (tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT)
-    return np.asarray(control & ~framed(tokens, gone))
+    hollow = control & ~framed(tokens, (tokens.source == Source.CONTROL) | marker)
+    hollow &= tokens.unit != (tokens.unit[control][-1] if control.any() else NO_UNIT)
+    turn = np.where(hollow, tokens.unit, NO_UNIT)
+    for unit in np.unique(tokens.unit[hollow]):
+        slots = np.flatnonzero(turn == unit)
+        inside = slice(int(slots[0]), int(slots[-1]) + 1)
+        turn[inside] = np.where(marker[inside], unit, turn[inside])
+    return turn.astype(np.int32)
 
 
 def framed(tokens: Tokens, gone: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
-    """Control tokens of turns that still say something once the slots in `gone` are left out of account,
-    and those of the last turn."""
+    """Control tokens of turns that still say something once the slots in `gone` are left out of account.
+
+    A turn reaches from its first to its last control token; the last one, if its end is not yet written,
+    to the end of the context.
+    """
     control = np.flatnonzero((tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT))
     frames = np.zeros(len(tokens), np.bool_)
     if not len(control):
@@ -76,9 +87,10 @@ def framed(tokens: Tokens, gone: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S
     before = np.concatenate([[0], np.cumsum(~gone)])
     units, index = np.unique(tokens.unit[control], return_inverse=True)
     first, last = _extent(control, index, len(units))
-    speaks = before[last + 1] > before[first]
-    speaks[index[-1]] = True
-    frames[control] = speaks[index]
+    latest = int(index[-1])
+    if last[latest] - first[latest] + 1 == np.count_nonzero(index == latest):
+        last[latest] = len(tokens) - 1
+    frames[control] = (before[last + 1] > before[first])[index]
     return frames
 
 

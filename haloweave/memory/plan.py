@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int32, Int64
 from haloweave.errors import InvalidEdit, InvalidInput, Protected
 from haloweave.memory.cull import CullChoice
 from haloweave.memory.edit import PROVISIONAL, Edit, Splice, Surgery, deletion
-from haloweave.memory.laws import WHOLE, Laws, framed, hollow, spread
+from haloweave.memory.laws import WHOLE, Laws, framed, hollow_turns, spread
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 
 
@@ -90,9 +90,10 @@ def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> N
         raise Protected(
             f"slot {touched[0]} is pinned, locked, a sink or in the tail: a policy may not cull it"
         )
-    control = np.flatnonzero(dead & (tokens.source == Source.CONTROL) & ~hollow(tokens))
-    if len(control):
-        raise Protected(f"slot {control[0]} is a control token of a turn that still says something")
+    scaffold = (tokens.source == Source.CONTROL) | (tokens.source == Source.MARKER)
+    needed = np.flatnonzero(dead & scaffold & (hollow_turns(tokens) == NO_UNIT))
+    if len(needed):
+        raise Protected(f"slot {needed[0]} is a marker, or frames a turn that still says something")
     torn = np.flatnonzero(spread(tokens, dead) & ~dead)
     if len(torn):
         raise Protected(f"slot {torn[0]}: unit {int(tokens.unit[torn[0]])} must die whole")

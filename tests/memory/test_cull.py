@@ -15,8 +15,8 @@ from memory_strategies import Row, chats, contexts, renumbered, rows_of, streams
 
 from haloweave.errors import InvalidInput
 from haloweave.memory.cull import DimmestFirst, dark_run, local_entropy, smoothed
-from haloweave.memory.laws import Laws, hollow, spread
-from haloweave.memory.tokens import FULL, NO_UNIT, Source, View
+from haloweave.memory.laws import Laws, hollow_turns, spread
+from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 
 FREE = Laws(sinks=0, tail=0, lock=300.0)
 CONTROL = int(Source.CONTROL)
@@ -48,20 +48,35 @@ def naive_untouchable(rows: list[Row], laws: Laws) -> set[int]:
     return with_units(rows, alone)
 
 
+def hollow(tokens: Tokens) -> np.ndarray:
+    """Control tokens of hollow turns."""
+    return (hollow_turns(tokens) != NO_UNIT) & (tokens.source == CONTROL)
+
+
 def naive_hollow(rows: list[Row]) -> set[int]:
-    frames = {r.unit for r in rows if r.source == CONTROL and r.unit != NO_UNIT}
-    empty: set[int] = set()
-    for unit in frames:
+    return {s for s in naive_turns(rows) if rows[s].source == CONTROL}
+
+
+def naive_turns(rows: list[Row]) -> dict[int, int]:
+    """Slots of hollow turns, markers included, with the turn's unit. The last turn is never hollow."""
+    frames = [r.unit for r in rows if r.source == CONTROL and r.unit != NO_UNIT]
+    turns: dict[int, int] = {}
+    for unit in sorted(set(frames) - set(frames[-1:])):
         frame = [s for s, r in enumerate(rows) if r.source == CONTROL and r.unit == unit]
         if all(r.source in (CONTROL, MARKER) for r in rows[frame[0] : frame[-1] + 1]):
-            empty |= set(frame)
-    return empty
+            turns |= dict.fromkeys(frame, unit)
+            span = range(frame[0], frame[-1] + 1)
+            turns |= {s: unit for s in span if rows[s].source == MARKER}
+    return turns
 
 
 def naive_eligible(rows: list[Row], laws: Laws) -> set[int]:
-    out = naive_untouchable(rows, laws)
-    empty = naive_hollow(rows)
-    return {s for s, r in enumerate(rows) if s not in out and (r.source != CONTROL or s in empty)}
+    out, turns = naive_untouchable(rows, laws), naive_turns(rows)
+    barred = {turns[s] for s in out if s in turns}
+    loose = {s for s, unit in turns.items() if unit not in barred}
+    return {
+        s for s, r in enumerate(rows) if s not in out and (r.source not in (CONTROL, MARKER) or s in loose)
+    }
 
 
 @given(contexts, laws)
@@ -112,17 +127,18 @@ def test_a_hollow_turn_is_found_between_turns_that_speak() -> None:
 
 
 def naive_priority(view: View, policy: DimmestFirst) -> list[float]:
-    """The docstring of DimmestFirst; control tokens only die hollow, and hollow turns go first."""
+    """The docstring of DimmestFirst; control tokens only die hollow, and count for nothing in a mean."""
     rows = rows_of(view.tokens)
     n, half = len(rows), policy.smooth // 2
     out: list[float] = []
     for s, r in enumerate(rows):
-        near = [rows[i].brightness for i in range(max(s - half, 0), min(s + half + 1, n))]
-        score = math.fsum(near) / len(near)
+        near = [rows[i] for i in range(max(s - half, 0), min(s + half + 1, n))]
+        said = [q.brightness for q in near if q.source != CONTROL]
+        score = math.fsum(said) / max(len(said), 1)
         score -= policy.run * math.log1p(naive_run([q.brightness < policy.dark for q in rows], s))
         score += policy.entropy * naive_entropy([q.token_id for q in rows], s, policy.entropy_window)
         score -= policy.age * math.log1p(view.next_uid - r.uid)
-        out.append(-1e9 if r.source == CONTROL else score)
+        out.append(-math.inf if r.source == CONTROL else score)
     return out
 
 
@@ -147,15 +163,17 @@ def naive_entropy(ids: list[int], slot: int, window: int) -> float:
 def naive_items(rows: list[Row], slots: set[int], score: list[float]) -> list[tuple[float, int, list[int]]]:
     """What dies together, dimmest first, ties to the older: (brightest score, first slot, slots)."""
     groups: dict[object, list[int]] = {}
+    turns = naive_turns(rows)
     for s in sorted(slots):
-        groups.setdefault(("alone", s) if rows[s].unit == NO_UNIT else rows[s].unit, []).append(s)
+        unit = turns.get(s, rows[s].unit)
+        groups.setdefault(("alone", s) if unit == NO_UNIT else unit, []).append(s)
     return sorted((max(score[s] for s in g), g[0], g) for g in groups.values())
 
 
 @given(contexts, laws, st.integers(0, 40))
 def test_choose_equals_sorted_objects(view: View, laws: Laws, n: int) -> None:
     rows = rows_of(view.tokens)
-    score = [-1e9 if r.source == CONTROL else r.brightness for r in rows]
+    score = [-math.inf if r.source == CONTROL else r.brightness for r in rows]
     expected: list[int] = []
     for _, _, slots in naive_items(rows, naive_eligible(rows, laws), score):
         if len(expected) >= n:
@@ -211,7 +229,9 @@ def test_choose_keeps_the_laws(view: View, policy: DimmestFirst, n: int) -> None
 @given(chats(), policies, st.integers(1, 20))
 def test_hollow_turns_go_first(view: View, policy: DimmestFirst, n: int) -> None:
     rows = rows_of(view.tokens)
-    empty = {rows[s].uid for s in naive_eligible(rows, policy.laws) if rows[s].source == CONTROL}
+    turns, free = naive_turns(rows), naive_eligible(rows, policy.laws)
+    marked = {turns[s] for s in turns if rows[s].source == MARKER}
+    empty = {rows[s].uid for s in free if rows[s].source == CONTROL and turns[s] not in marked}
     dead = set(policy.choose(view, n).uids.tolist())
     assert empty <= dead or dead <= empty
 

@@ -16,7 +16,7 @@ from memory_strategies import Row, chats, contexts, renumbered, rows_of, streams
 
 from haloweave.errors import InvalidEdit, InvalidInput, Protected
 from haloweave.memory.cull import CullChoice, DimmestFirst
-from haloweave.memory.edit import Edit, Surgery
+from haloweave.memory.edit import PROVISIONAL, Edit, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.mirror import Mirror
 from haloweave.memory.plan import (
@@ -121,13 +121,13 @@ def test_a_gap_that_lost_a_unit_holds_one_marker(view: View, laws: Laws, marker:
         assert {r.uid for r in before_rows} - set(choice.uids.tolist()) == {r.uid for r in after_rows}
         return
     for was, now in gaps(before_rows, after_rows):
-        lost = any(r.source in WHOLE for r in was)
+        lost = any(r.source in WHOLE for r in was) and len(was) > len(marker.ids)
         had = any(r.source == MARKER and r.uid not in set(choice.uids.tolist()) for r in was)
         loose = [r for r in now if r.uid not in fixed]
         assert all(r.source == MARKER for r in now)
         assert len({r.unit for r in loose}) <= 1
         assert bool(now) == (lost or had)
-        fresh = [r for r in now if r.uid >= view.next_uid]
+        fresh = [r for r in now if r.uid < 0]
         assert [r.token_id for r in fresh] == (list(marker.ids) if lost and not had else [])
     check_no_twin_markers(View(after, 0, 0, view.next_uid + 99), laws)
 
@@ -155,19 +155,25 @@ def test_markers_are_born_where_the_unit_died() -> None:
     assert [r.token_id for r in after] == [0, 1, 91, 92, 5, 6]
     born = after[2:4]
     assert [(r.uid, r.source, r.brightness, r.pinned, r.born) for r in born] == [
-        (7, MARKER, 64.0, False, 9),
-        (8, MARKER, 64.0, False, 9),
+        (PROVISIONAL, MARKER, 64.0, False, 9),
+        (PROVISIONAL + 1, MARKER, 64.0, False, 9),
     ]
     assert born[0].unit == born[1].unit != NO_UNIT
 
 
 def test_two_units_that_die_side_by_side_leave_one_marker() -> None:
-    rows = renumbered(text(2), log(3, 5), log(2, 6), text(1), log(2, 7), text(2))
+    rows = renumbered(text(2), log(3, 5), log(2, 6), text(1), log(3, 7), text(2))
     view = view_of(rows)
-    edit = plan(view, chosen([2, 3, 4, 5, 6, 8, 9]), laws=FREE, marker=DOTS)
+    edit = plan(view, chosen([2, 3, 4, 5, 6, 8, 9, 10]), laws=FREE, marker=DOTS)
     assert spelled(edit.apply(view.tokens)) == "mmMMmMMmm"
-    edit = plan(view, chosen([2, 3, 4, 5, 6, 7, 8, 9]), laws=FREE, marker=DOTS)
+    edit = plan(view, chosen([2, 3, 4, 5, 6, 7, 8, 9, 10]), laws=FREE, marker=DOTS)
     assert spelled(edit.apply(view.tokens)) == "mmMMmm"
+
+
+def test_a_unit_no_longer_than_its_marker_leaves_none() -> None:
+    """Else a weave could free nothing, or even grow."""
+    view = view_of(renumbered(text(2), log(2, 5), text(2)))
+    assert spelled(plan(view, chosen([2, 3]), laws=FREE, marker=DOTS).apply(view.tokens)) == "mmmm"
 
 
 def test_lone_text_leaves_no_marker() -> None:
@@ -230,9 +236,9 @@ def test_a_choice_of_the_dead_raises() -> None:
 
 
 def test_a_hollow_turn_may_die_whole() -> None:
-    view = view_of(renumbered(frame(2, 0), mark(1, 3), frame(1, 0), text(2)))
-    after = plan(view, chosen([0, 1, 3]), laws=FREE, marker=DOTS).apply(view.tokens)
-    assert spelled(after) == "Mmm"
+    view = view_of(renumbered(frame(2, 0), mark(1, 3), frame(1, 0), frame(1, 4), text(2)))
+    after = plan(view, chosen([0, 1, 2, 3]), laws=FREE, marker=DOTS).apply(view.tokens)
+    assert spelled(after) == "cmm"
 
 
 # ---- proposals ---------------------------------------------------------------------------------------
@@ -289,7 +295,7 @@ def test_proposals_substitute_shrink_and_delete() -> None:
     assert ids_after(view, [proposal([5, 6], [])]) == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
     edit = plan(view, chosen([]), [proposal([5, 6], [99])], laws=FREE, marker=DOTS)
     born = rows_of(edit.apply(view.tokens))[5]
-    assert born == Row(12, 99, 5.5, int(Source.USER), NO_UNIT, False, 9)
+    assert born == Row(PROVISIONAL, 99, 5.5, int(Source.USER), NO_UNIT, False, 9)
 
 
 def test_a_proposal_for_the_culled_is_dropped() -> None:
@@ -318,9 +324,10 @@ def test_a_proposal_that_cannot_say_what_it_wins_is_dropped() -> None:
 
 
 def test_a_proposal_may_touch_a_gap_on_either_side() -> None:
-    rows = renumbered(text(2), log(2, 1), text(2), log(2, 2), text(2))
+    rows = renumbered(text(2), log(3, 1), text(2), log(3, 2), text(2))
     view = view_of(rows)
-    assert ids_after(view, [proposal([4, 5], [99])], dead=[2, 3, 6, 7]) == [0, 1, 91, 92, 99, 91, 92, 8, 9]
+    dead = [2, 3, 4, 7, 8, 9]
+    assert ids_after(view, [proposal([5, 6], [99])], dead=dead) == [0, 1, 91, 92, 99, 91, 92, 10, 11]
 
 
 def test_markers_merge_across_a_run_that_a_proposal_deletes() -> None:
@@ -613,6 +620,7 @@ def test_every_act_can_be_taken_back(view: View, data: st.DataObject) -> None:
     ]
     mirror = Mirror(view)
     edit = data.draw(st.sampled_from(acts))
+    edit = edit.stamped(view.next_uid)
     mirror.apply(edit)
     mirror.apply(edit.inverse())
     assert rows_of(mirror.view.tokens) == rows
@@ -687,7 +695,9 @@ def test_an_undo_may_bring_back_what_was_there() -> None:
     mirror = Mirror(view_of(rows))
     edit = delete(mirror.view, [2, 3, 4, 5, 6])
     mirror.apply(edit)
-    check_act(mirror.view, edit.inverse(), frozenset({2, 4}))
+    with pytest.raises(Protected):
+        check_act(mirror.view, edit.inverse(), frozenset({2, 4}))
+    check_act(mirror.view, edit.inverse(), frozenset({2, 4}), restoring=True)
     mirror.apply(edit.inverse())
     assert rows_of(mirror.view.tokens) == rows
 

@@ -49,7 +49,9 @@ class HFEngine:
     ) -> None:
         limit = max_positions or model.config.max_position_embeddings
         if not 1 <= capacity <= limit:
-            raise InvalidInput(f"rows: expected 1..{limit} (the trained range of positions), got {capacity}")
+            raise InvalidInput(
+                f"budget: expected 1..{limit} rows (the model's trained range), got {capacity}"
+            )
         self._model = model
         self._arena = Arena(model.config.num_hidden_layers, capacity)
         self._tap = AttentionTap(self._arena, layers)

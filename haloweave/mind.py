@@ -155,13 +155,13 @@ class Mind:
         same role. Raises NoRoom if nothing more may be culled; what was read until then stays.
         """
         texts = [text] if isinstance(text, str) else text
+        self._scribe.long_lines = 0
         content = self._scribe.write(texts, source, pinned=pinned)
         first = next(content, None)
         if first is None:
             yield Notice("nothing to read: the text is empty or blank")
             return
         opening = self._scribe.turn(source, fresh=fresh)
-        self._scribe.long_lines = 0
         yield from self._feed_all(chain(opening, [first], content), source, score)
         if self._scribe.long_lines:
             yield Notice(f"too long for one unit, cut into several: {self._scribe.long_lines} line(s)")

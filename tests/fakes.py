@@ -12,6 +12,7 @@ dead, PATCH computes the born against their left, RECOMPUTE forgets exactly, and
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ class FakeEngine:
     """Engine and KVStore in one. Says `says` each time it is asked, then ends its turn; without it, letters
     that depend on everything its last row has seen. Attention is uniform.
 
-    Set `fail` to "feed" or "apply" to have the next such call raise EngineFault.
+    A pass takes `seconds`, for tests of what happens meanwhile. Set `fail` to "feed" or "apply" to have the next such call raise EngineFault.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class FakeEngine:
         surgeries: frozenset[Surgery] = frozenset(Surgery),
         says: str | None = None,
         attention: bool = True,
+        seconds: float = 0.0,
     ) -> None:
         self._max_rows, self._surgeries, self._attention = max_rows, surgeries, attention
+        self._seconds = seconds
         self._says = None if says is None else [*says.encode(), END]
         self.ids = np.empty(0, np.int32)
         self.trace = np.empty(0, np.uint64)
@@ -115,6 +118,7 @@ class FakeEngine:
         if self.rows + len(new) > self._max_rows:
             raise CapacityExceeded(f"{self.rows} + {len(new)} rows, the fake holds {self._max_rows}")
         self._maybe_fail("feed")
+        time.sleep(self._seconds)
         before = self.rows
         trace = _traces(int(self.trace[-1]) if before else 0, new)
         self.ids, self.trace = np.concatenate([self.ids, new]), np.concatenate([self.trace, trace])

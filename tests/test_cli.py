@@ -520,7 +520,8 @@ def test_two_slashes_are_text_and_quit_quits(typed: Callable[[str], None]) -> No
 
 def test_ctrl_c_interrupts_the_reply_and_keeps_the_mind(typed: Callable[[str], None]) -> None:
     typed("tell me\nand on\n")
-    terminal = Terminal(lambda: fake_mind(budget=512, says="a long story " * 8), out=Interrupting("a long"))
+    slow = FakeEngine(max_rows=512, says="a long story " * 8, seconds=0.01)
+    terminal = Terminal(lambda: fake_mind(budget=512, engine=slow), out=Interrupting("a long"))
     assert terminal.halo("chat") == 0
     turns = terminal.mind.text().split("<|im_start|>assistant\n")
     assert turns[1].startswith("a long")

@@ -20,7 +20,8 @@ from haloweave.memory.cull import CullPolicy, DimmestFirst
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind, Weave
-from haloweave.models import Progress, resolve, silent
+from haloweave.models import resolve
+from haloweave.progress import Progress, silent
 from haloweave.settings import Settings
 from haloweave.text import Codec
 

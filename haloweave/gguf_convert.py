@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from haloweave.errors import ModelCorrupt, ModelUnsupported
 from haloweave.gguf_header import Header, TensorInfo, read_header
 from haloweave.gguf_tokenizer import strings, tokenizer_of
-from haloweave.models import Progress, silent
+from haloweave.progress import Progress, silent
 
 SHARD_BYTES = 2_000_000_000  # tensors held in memory before a safetensors file is written
 

@@ -27,25 +27,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import platformdirs
 
 from haloweave.errors import ModelCorrupt, ModelError, ModelNotFound
+from haloweave.progress import Progress, silent
 
 MANIFEST = "manifest.json"
 _LAYOUT = 1  # raise when the converter writes something else: older folders are then rebuilt
 _CHUNK, _STALE_SECONDS = 1 << 20, 24 * 3600
-
-
-class Progress(Protocol):
-    """Told again and again how far a long step has come; `total` is None where nobody knows."""
-
-    def __call__(self, description: str, done: int, total: int | None, /) -> None: ...
-
-
-def silent(description: str, done: int, total: int | None) -> None:
-    """The Progress that shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class FakeEngine:
     """Engine and KVStore in one. Says `says` each time it is asked, then ends its turn; without it, letters
     that depend on everything its last row has seen. Attention is uniform.
 
-    A pass takes `seconds`, for tests of what happens meanwhile. Set `fail` to "feed" or "apply" to have the next such call raise EngineFault.
+    A pass takes `seconds`, for tests of what happens meanwhile.
+    Set `fail` to "feed" or "apply" to have the next such call raise EngineFault.
     """
 
     def __init__(

@@ -48,6 +48,7 @@ from haloweave.engine.hf.model import load
 from haloweave.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 from haloweave.gguf_convert import convert, read_header
 from haloweave.models import ModelSpec, Wheel, pull, resolve, status, verify
+from haloweave.progress import silent
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6
@@ -504,7 +505,7 @@ def parcel(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model
 
 
 def _digest(path: Path) -> str:
-    return models._sha256(path, models.silent)
+    return models._sha256(path, silent)
 
 
 def _write_wheel(shelf: Path, package: str, content: bytes) -> Wheel:

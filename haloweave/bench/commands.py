@@ -206,7 +206,7 @@ def _load(model: str | None, threads: int) -> tuple[Settings, Any]:
 def _tiny(budget: int, threads: int) -> tuple[Settings, Any]:
     import torch
 
-    from haloweave.bench.stream import tiny_llama
+    from haloweave.engine.hf.tiny import tiny_llama
 
     if threads:
         torch.set_num_threads(threads)
@@ -217,8 +217,9 @@ def _tiny_mind(s: Settings, model: Any) -> Any:
     from haloweave import build
     from haloweave.bench.stream import NumberCodec
     from haloweave.engine.hf.engine import HFEngine
+    from haloweave.engine.hf.tiny import VOCABULARY
 
-    return build.assemble(s, HFEngine(model, capacity=s.budget), NumberCodec(512))
+    return build.assemble(s, HFEngine(model, capacity=s.budget), NumberCodec(VOCABULARY))
 
 
 def _median(values: list[float]) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -78,27 +77,6 @@ def stream(
             seen.memory_mb.append(resident_mb())
         tell(seen.tokens)
     return seen
-
-
-def tiny_llama(rows: int) -> Any:
-    """A random Llama of two layers, made on the spot."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=max(rows, 64),
-    )
-    model = LlamaForCausalLM(config)
-    model.eval()
-    model.requires_grad_(False)
-    return model
 
 
 def cycled(ids: np.ndarray, chunk: int) -> Callable[[int], np.ndarray]:

@@ -137,29 +137,10 @@ def _surgery() -> Check:
 
 def tiny_contract(sequences: int = 4) -> tuple[float, int]:
     """The worst difference and the number of edits."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from haloweave.engine.contract import examine
     from haloweave.engine.hf.engine import HFEngine
+    from haloweave.engine.hf.tiny import tiny_llama
 
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1 and "embed" not in name:
-            weight.mul_(6.0)  # as drawn, attention is so even that a wrong row would hardly show
+    model = tiny_llama(128, sharpness=6.0)
     verdicts = examine(HFEngine(model, capacity=128), model, sequences=sequences)
     return max(max(v.logits, v.keys, v.values) for v in verdicts), sum(v.edits for v in verdicts)

@@ -38,7 +38,8 @@ def exactness(
 ) -> None:
     """Check surgery on the KV cache against a slow reference.
 
-    Edits the cache of a model at random while it holds passages of English, and compares it with an obvious and slow way to do the same.
+    Edits the cache of a model at random, while it holds passages of English, and compares it with an obvious
+    and slow way to do the same.
     Surgery is how an edit reaches the cache: DROP lets rows leave, PATCH also computes the new ones,
     RECOMPUTE does everything from the first change on again. Logits, and keys and values of every layer, must
     agree to 1e-4 in fp32. Exit code 1 if one does not.

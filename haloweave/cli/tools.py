@@ -16,7 +16,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from haloweave.mind import Mind
-    from haloweave.models import Progress
+    from haloweave.progress import Progress
     from haloweave.settings import Settings
 
 _SAFE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}

@@ -18,7 +18,7 @@ from haloweave.cli.tools import Tools
 
 if TYPE_CHECKING:
     from haloweave.cli.session import Session
-    from haloweave.models import Progress as Report
+    from haloweave.progress import Progress as Report
     from haloweave.settings import Settings
 
 

@@ -132,13 +132,15 @@ def introduce(mind: Mind, s: Settings) -> None:
     """Read the system turn, pinned."""
     if not s.system or mind.codec.frame is None:
         return
+    frame = mind.codec.frame
+    role = frame.role(Source.SYSTEM)
     size = len(mind.codec.encode([s.system])[0])
+    around = len(frame.opening) + len(frame.headers[role]) + len(frame.footers[role])
     needed = size + s.sinks + s.chunk
-    if needed > s.budget // 2:
+    if needed > s.budget // 2 or needed + around + mind.laws.tail >= s.budget:
         raise InvalidInput(
-            f"budget {s.budget}: the system prompt ({size} tokens), the sinks ({s.sinks}) and one chunk "
-            f"({s.chunk}) would take more than half of it; expected a budget of at least {2 * needed}, "
-            "or a shorter HALO_SYSTEM"
+            f"budget {s.budget}: the system prompt ({size} tokens), {s.sinks} sinks, a chunk of {s.chunk} "
+            f"and a tail of {mind.laws.tail} leave too little; raise the budget, or shorten HALO_SYSTEM"
         )
     for _ in mind.listen(s.system, Source.SYSTEM, pinned=True):
         pass

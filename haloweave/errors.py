@@ -17,6 +17,7 @@
     │   ├── CapacityExceeded      more rows than the arena holds
     │   ├── SurgeryUnsupported    this model cannot do that surgery exactly
     │   └── EngineFault           the backend failed or returned numbers that are not finite
+    ├── Interrupted               somebody asked for an end: thrown into what a mind is doing
     └── MindClosed                the mind or its runner has stopped
 
 A message says what was expected, what came, and what to do about it.
@@ -83,6 +84,10 @@ class SurgeryUnsupported(EngineError):
 
 class EngineFault(EngineError):
     """The backend failed or returned numbers that are not finite."""
+
+
+class Interrupted(HaloError):
+    """Somebody asked for an end: thrown into what a mind is doing, between two events."""
 
 
 class MindClosed(HaloError):

@@ -9,7 +9,7 @@ and an edit made for it is refused rather than guessed at.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class _Step:
     revision: int
     rows: int
     edit: Edit | None
+    takes_back: int | None = None
+    """Revision of the step that this one undid."""
 
 
 class History:
@@ -52,10 +54,22 @@ class History:
             raise EditConflict(
                 f"edit made for revision {edit.base}, the context is at {revision}: look again"
             )
-        for step in self._steps:
-            if step.edit is not None and step.revision >= edit.base:
+        for step in self._since(edit.base):
+            if step.edit is not None:
                 edit = edit.shifted(step.revision).over(step.edit, step.rows)
         return edit.shifted(revision)
+
+    def _since(self, revision: int) -> list[_Step]:
+        """Steps from `revision` on, without edits that were taken back before any other edit came."""
+        left: list[_Step] = []
+        for step in self._steps:
+            if step.edit is None or step.revision < revision:
+                continue
+            if left and step.takes_back == left[-1].revision:
+                left.pop()
+            else:
+                left.append(step)
+        return left
 
     def undo(self, revision: int) -> tuple[Edit, int]:
         """The edit that takes back the newest one not yet taken back, and a key for `took_back`.
@@ -69,7 +83,10 @@ class History:
 
     def took_back(self, key: int) -> None:
         """The undo with this key was carried out, as the newest edit: neither is to be undone again."""
-        self._settled |= {key, self._steps[-1].revision}
+        last = self._steps.pop()
+        self._steps.append(replace(last, takes_back=key))
+        alive = {step.revision for step in self._steps}
+        self._settled = (self._settled | {key, last.revision}) & alive
 
     def forget(self, uids: np.ndarray) -> None:
         """Drop all steps if one of them holds a redacted token: nothing before a redaction can be undone."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from haloweave.engine.base import Engine, Forward
 from haloweave.engine.sampling import Sampling, sample
-from haloweave.errors import EngineFault, InvalidInput, NoRoom
+from haloweave.errors import Interrupted, InvalidInput, NoRoom
 from haloweave.events import Edited, Event, Fed, Notice, Spoke, TurnEnded
 from haloweave.history import History
 from haloweave.journal.base import Aborted, Born, Committed, Journal
@@ -33,10 +33,15 @@ from haloweave.memory.laws import Laws
 from haloweave.memory.mirror import Mirror
 from haloweave.memory.plan import Marker, Proposal, check_act, delete, plan, propose
 from haloweave.memory.tokens import Source, Tokens, View
-from haloweave.scribe import Scribe, Segment, packed
+from haloweave.scribe import Opening, Scribe, Segment, packed
 from haloweave.text import Codec, Speech, spell
 
 MARKER_TEXT = "[...]\n"
+
+_SPARE = 16
+"""Rows that must be left for policies to work on, beside sinks, tail and a chunk."""
+
+_SPEAKERS = frozenset(Source) - {Source.CONTROL, Source.MARKER}
 
 
 @dataclass(frozen=True)
@@ -85,19 +90,25 @@ class Mind:
     ) -> None:
         if weave.budget > engine.capabilities.max_rows:
             raise InvalidInput(f"budget {weave.budget}: the engine holds {engine.capabilities.max_rows} rows")
-        if laws.sinks + laws.tail + weave.chunk >= weave.budget:
+        spare = weave.budget - laws.sinks - laws.tail - weave.chunk - _largest_frame(codec)
+        if spare < _SPARE:
             raise InvalidInput(
                 f"budget {weave.budget} is too small: sinks {laws.sinks} + tail {laws.tail} + "
-                f"chunk {weave.chunk} must leave rows to cull; raise the budget or lower the others"
+                f"chunk {weave.chunk} must leave {_SPARE} rows to cull; raise the budget or lower the others"
             )
         self._engine, self._codec, self._journal = engine, codec, journal
         self._brightness, self._cull, self._laws, self._weave = brightness, cull, laws, weave
         self._mirror = Mirror()
         self._history = History()
-        self._scribe = Scribe(codec, longest_unit=max(weave.chunk, laws.tail // 2))
+        # A unit that reaches out of the tail is protected whole, so it may take up half of what is spare.
+        self._scribe = Scribe(codec, longest_unit=min(max(weave.chunk, laws.tail // 2), spare // 2))
         marker_ids = tuple(codec.encode([MARKER_TEXT])[0])
         self._marker = Marker(marker_ids, brightness.birth(Source.MARKER))
         self._logits: np.ndarray | None = None
+        self._stale = False
+        """An edit changed what the logits follow from; they are read again when they are wanted."""
+        self._torn = False
+        """KV could not be brought back in step with the mirror: try again before anything else."""
         self._totals = Totals()
 
     # ---- looking ---------------------------------------------------------------------------------
@@ -154,6 +165,8 @@ class Mind:
         An iterable is read as it comes (a growing log). `fresh=False` goes on in an open turn of the
         same role. Raises NoRoom if nothing more may be culled; what was read until then stays.
         """
+        if source not in _SPEAKERS:
+            raise InvalidInput(f"source: nobody speaks as {Source(source).name}")
         texts = [text] if isinstance(text, str) else text
         self._scribe.long_lines = 0
         content = self._scribe.write(texts, source, pinned=pinned)
@@ -161,16 +174,29 @@ class Mind:
         if first is None:
             yield Notice("nothing to read: the text is empty or blank")
             return
-        opening = self._scribe.turn(source, fresh=fresh)
-        yield from self._feed_all(chain(opening, [first], content), source, score)
+        yield from self._enter(self._scribe.turn(source, fresh=fresh))
+        yield from self._feed_all(chain([first], content), source, score)
         if self._scribe.long_lines:
             yield Notice(f"too long for one unit, cut into several: {self._scribe.long_lines} line(s)")
 
     def feed_ids(self, ids: Sequence[int] | np.ndarray, source: Source) -> Forward:
         """Read token ids as they are, in one pass outside any turn: for benchmarks and experiments."""
+        if source not in _SPEAKERS or not 1 <= len(ids) <= self.budget:
+            raise InvalidInput(f"expected 1..{self.budget} ids of a source that speaks, got {len(ids)}")
+        segment = Segment(tuple(int(i) for i in ids), source)
+        self._check_ids(segment.ids)
         for _ in self._make_room(len(ids)):
             pass
-        return self._tick([Segment(tuple(int(i) for i in ids), source)])
+        return self._tick([segment])
+
+    def _enter(self, opening: Opening) -> Iterator[Event]:
+        """Feed the control tokens of a turn in one pass: all are in, or none."""
+        if opening.tokens:
+            yield from self._make_room(opening.tokens)
+            self._tick(opening.segments)
+        self._scribe.enter(opening)
+        if opening.tokens:
+            yield Fed(Source.CONTROL, opening.tokens, self.rows)
 
     def _feed_all(self, segments: Iterable[Segment], source: Source, score: bool = False) -> Iterator[Event]:
         for chunk in packed(segments, self._weave.chunk):
@@ -179,7 +205,7 @@ class Mind:
     def _feed(self, chunk: Sequence[Segment], source: Source, score: bool) -> Iterator[Event]:
         count = sum(len(s.ids) for s in chunk)
         yield from self._make_room(count)
-        before = self._logits
+        before = self._current_logits() if score else None
         forward = self._tick(chunk, score=score)
         logprob = None
         if score and forward.logprobs is not None:
@@ -192,21 +218,41 @@ class Mind:
 
     def _tick(self, chunk: Sequence[Segment], *, score: bool = False) -> Forward:
         """One forward pass: journal, KV, mirror, brightness."""
+        self._mend()
         view = self.view
         born = self._born(chunk)
+        self._check_ids(born.token_id)
         self._journal.write(Born(born))
         try:
             forward = self._engine.feed(born.token_id, score=score)
-        except EngineFault as err:
-            self._journal.write(Aborted(str(err)))
+        except BaseException as err:
+            self._abort(err, torn=self._engine.kv.rows != self.rows)
             raise
         self._history.appended(view.revision, self.rows)
         self._mirror.append(born)
+        self._logits, self._stale = forward.logits, False
         if forward.attention is not None:
             self._mirror.shine(self._brightness.update(self.view, forward.attention))
-        self._logits = forward.logits
         self._totals = replace(self._totals, fed=self._totals.fed + len(born))
         return forward
+
+    def _check_ids(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Refuse ids that the model has no embedding for, before anything is written."""
+        wide = np.asarray(ids, np.int64)
+        last = self._engine.capabilities.vocabulary - 1
+        if len(wide) and not (wide.min() >= 0 and wide.max() <= last):
+            raise InvalidInput(f"token ids: expected 0..{last}, got {wide.min()}..{wide.max()}")
+
+    def _abort(self, err: BaseException, *, torn: bool) -> None:
+        """What was journalled last did not happen; KV, if it is torn, is put back in step with the mirror."""
+        self._torn = torn
+        self._journal.write(Aborted(f"{type(err).__name__}: {err}"))
+        self._mend()
+
+    def _mend(self) -> None:
+        if self._torn:
+            self._engine.kv.rebuild(self.view.tokens.token_id)
+            self._torn = False
 
     def _born(self, chunk: Sequence[Segment]) -> Tokens:
         uid, parts = self.view.next_uid, []
@@ -234,28 +280,26 @@ class Mind:
         """
         if limit < 1:
             raise InvalidInput(f"limit: expected at least 1 token, got {limit}")
-        opening = self._scribe.turn(Source.MODEL, fresh=False)
-        if opening:
-            yield from self._feed_all(opening, Source.CONTROL)
-        if self._logits is None:
+        if self._logits is None and self._codec.frame is None:
             raise InvalidInput("there is nothing to reply to: let the mind read something first")
+        yield from self._enter(self._scribe.turn(Source.MODEL, fresh=False))
         speech, spoken, reason = Speech(self._codec, how.stop), 0, "length"
-        while spoken < limit:
-            yield from self._make_room(1)
-            token_id = self.speak_once(how)
-            if token_id is None:
-                reason = "end"
-                break
-            spoken += 1
-            yield Spoke(token_id, speech.push(token_id), self.rows)
-            if speech.stopped:
-                reason = "stop"
-                break
+        try:
+            while spoken < limit and reason == "length":
+                yield from self._make_room(1)
+                token_id = self.speak_once(how)
+                if token_id is None:
+                    reason = "end"
+                    break
+                spoken += 1
+                yield Spoke(token_id, speech.push(token_id), self.rows)
+                reason = "stop" if speech.stopped else reason
+        except Interrupted:
+            reason = "interrupted"
         if rest := speech.flush():
             yield Spoke(-1, rest, self.rows)
-        closing = self._scribe.close()
-        if closing:
-            yield from self._feed_all(closing, Source.CONTROL)
+        if reason != "interrupted":
+            yield from self._enter(self._scribe.end())
         yield TurnEnded(reason, spoken)
 
     def speak_once(self, how: Sampling) -> int | None:
@@ -268,13 +312,13 @@ class Mind:
         return token_id
 
     def _sample(self, how: Sampling) -> int:
-        logits = self._logits
+        logits = self._current_logits()
         if logits is None:
             raise InvalidInput("there is nothing to go on from")
-        forbidden = self._codec.control_ids - self._codec.end_ids
+        forbidden = [i for i in self._codec.control_ids - self._codec.end_ids if i < len(logits)]
         if forbidden:
             logits = logits.copy()
-            logits[np.fromiter(forbidden, np.int64)] = -np.inf
+            logits[forbidden] = -np.inf
         recent = self.view.tokens.token_id
         return sample(logits, recent, how, self.view.tick)
 
@@ -310,8 +354,9 @@ class Mind:
         """The context as `edit` would leave it; changes nothing. Raises what `commit` would raise."""
         edit = self._history.forward(edit, self.view.revision)
         self._check(edit)
-        view = self.view
-        return View(edit.apply(view.tokens), view.revision + 1, view.tick, view.next_uid)
+        shown = Mirror(self.view)
+        shown.apply(edit)
+        return shown.view
 
     def commit(self, edit: Edit) -> Edited:
         """Carry out somebody's edit on the live context; the laws that bind the person are checked.
@@ -361,24 +406,41 @@ class Mind:
             edit = replace(edit, surgery=Surgery.RECOMPUTE)
         edit = edit.stamped(self.view.next_uid)
         self._mirror.check(edit)
+        for s in edit.splices:
+            self._check_ids(s.new.token_id)
+        self._mend()
         rows = self.rows
         self._journal.write(Committed(edit))
         try:
             self._engine.kv.apply(edit)
-        except EngineFault as err:
-            self._journal.write(Aborted(str(err)))
-            self._engine.kv.rebuild(self.view.tokens.token_id)
+        except BaseException as err:
+            self._abort(err, torn=True)
             raise
         self._mirror.apply(edit)
         self._history.edited(edit, rows)
         gone = sum(len(s.old) - len(s.kept[1]) for s in edit.splices)
         self._totals = replace(self._totals, culled=self._totals.culled + gone, edits=self._totals.edits + 1)
-        self._refresh(edit, rows)
+        self._follow(edit, rows)
         return Edited(edit, self.rows)
 
-    def _refresh(self, edit: Edit, rows: int) -> None:
-        """Fresh logits where the edit changed what they follow from: the last row, or every row."""
-        if self._logits is None or edit.first is None:
-            return
-        if edit.splices[-1].stop == rows or edit.surgery is Surgery.RECOMPUTE:
+    def _follow(self, edit: Edit, rows: int) -> None:
+        """Note whether the edit changed what the logits follow from: the last row, or every row."""
+        if not self.rows:
+            self._logits = None
+        elif self._logits is not None and edit.first is not None:
+            self._stale |= edit.splices[-1].stop == rows or edit.surgery is Surgery.RECOMPUTE
+
+    def _current_logits(self) -> np.ndarray | None:
+        """Logits for the next token, in the context as it is now."""
+        if self._stale and self._logits is not None:
+            self._mend()
             self._logits = self._engine.reread().logits
+            self._stale = False
+        return self._logits
+
+
+def _largest_frame(codec: Codec) -> int:
+    """Control tokens of the largest turn frame."""
+    if codec.frame is None:
+        return 0
+    return max(len(codec.frame.headers[r]) + len(codec.frame.footers[r]) for r in codec.frame.headers)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from haloweave.errors import HaloError, MindClosed
-from haloweave.events import Event, Spoke, TurnEnded
+from haloweave.errors import Interrupted, MindClosed
+from haloweave.events import Event, TurnEnded
 from haloweave.mind import Mind
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class _Job:
 @dataclass(frozen=True)
 class _Act:
     do: Callable[[], None]
-    cancel: Callable[[], bool]
+    refuse: Callable[[MindClosed], None]
 
 
 class Runner:
@@ -65,6 +65,7 @@ class Runner:
         self._refuse_if_closed()
         job = _Job(work, Future())
         self._jobs.put(job)
+        self._refuse_late()
         return job.done
 
     def ask(self, act: Callable[[Mind], T]) -> Future[T]:
@@ -72,8 +73,9 @@ class Runner:
         between two events of what is running."""
         self._refuse_if_closed()
         answer: Future[T] = Future()
-        self._acts.put(_Act(partial(_fulfil, answer, partial(act, self._mind)), answer.cancel))
+        self._acts.put(_Act(partial(_fulfil, answer, partial(act, self._mind)), partial(_refuse, answer)))
         self._jobs.put(_Job(lambda mind: iter(()), Future()))
+        self._refuse_late()
         return answer
 
     def interrupt(self) -> None:
@@ -93,12 +95,17 @@ class Runner:
         if self._closed.is_set() or not self._thread.is_alive():
             raise MindClosed("the runner has stopped, or was not started")
 
+    def _refuse_late(self) -> None:
+        """What was queued while the thread was ending would wait for ever."""
+        if not self._thread.is_alive():
+            self._drain()
+
     def _run(self) -> None:
         try:
             while (job := self._jobs.get()) is not None:
                 self._interrupted.clear()
                 if self._closed.is_set():
-                    job.done.cancel()
+                    _refuse(job.done, MindClosed("the runner stopped before this could be done"))
                 else:
                     _fulfil(job.done, partial(self._carry_out, job.work))
         finally:
@@ -107,20 +114,32 @@ class Runner:
 
     def _carry_out(self, work: Work) -> None:
         self._do_acts()
-        spoken = 0
         events = work(self._mind)
         try:
             for event in events:
-                spoken += isinstance(event, Spoke) and event.token_id >= 0
                 self._publish(event)
                 self._do_acts()
-                if self._interrupted.is_set():
-                    self._publish(TurnEnded("interrupted", spoken))
+                if self._interrupted.is_set() and not isinstance(event, TurnEnded):
+                    self._break_off(events)
                     return
         finally:
             close: Any = getattr(events, "close", None)
             if close is not None:
                 close()
+
+    def _break_off(self, events: Iterator[Event]) -> None:
+        """Throw `Interrupted` into what is running, and publish what it still has to say."""
+        throw: Any = getattr(events, "throw", None)
+        try:
+            if throw is None:
+                raise Interrupted("interrupted")
+            self._publish(throw(Interrupted("interrupted")))
+            for event in events:
+                self._publish(event)
+        except Interrupted:
+            self._publish(TurnEnded("interrupted", 0))
+        except StopIteration:
+            return
 
     def _do_acts(self) -> None:
         while True:
@@ -131,23 +150,30 @@ class Runner:
             act.do()
 
     def _drain(self) -> None:
-        """Nobody waits for ever on a runner that has stopped: what is left is cancelled."""
+        """Nobody waits for ever on a runner that has stopped."""
+        stopped = MindClosed("the runner stopped before this could be done")
         while not self._jobs.empty():
             left = self._jobs.get()
             if left is not None:
-                left.done.cancel()
+                _refuse(left.done, stopped)
         while not self._acts.empty():
-            self._acts.get_nowait().cancel()
+            self._acts.get_nowait().refuse(stopped)
 
 
 def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    """Run `work`, and hand its result or its error to whoever holds the future."""
+    """Run `work`, and hand its result or its error to whoever holds the future. Only what is meant to end
+    a thread (SystemExit, KeyboardInterrupt) goes further."""
     if not future.set_running_or_notify_cancel():
         return
     try:
         future.set_result(work())
-    except HaloError as err:
+    except Exception as err:  # noqa: BLE001
         future.set_exception(err)
     except BaseException as err:
         future.set_exception(err)
         raise
+
+
+def _refuse(future: Future[Any], error: MindClosed) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

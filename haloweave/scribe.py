@@ -31,6 +31,18 @@ class Segment:
     pinned: bool = False
 
 
+@dataclass(frozen=True)
+class Opening:
+    """Control tokens not yet fed, and the turn that is open once they are: (role, unit), or None."""
+
+    segments: tuple[Segment, ...]
+    turn: tuple[str, int] | None
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(s.ids) for s in self.segments)
+
+
 class Scribe:
     """Writes turns. Holds which turn is open, and counts units."""
 
@@ -43,37 +55,37 @@ class Scribe:
         self.long_lines = 0
         """Lines that had to be cut into several units since this was last set to 0."""
 
-    def turn(self, source: Source, *, fresh: bool = True) -> list[Segment]:
-        """The control tokens that bring a turn of `source` about: none if it is open already.
+    def turn(self, source: Source, *, fresh: bool = True) -> Opening:
+        """What brings a turn of `source` about; nothing if it is open already. Changes nothing: call
+        `enter` once the tokens are in.
 
         `fresh` closes an open turn even if it has the same role.
         """
         frame = self._codec.frame
         if frame is None:
-            return []
+            return Opening((), None)
         role = frame.role(source)
         if self._open and self._open[0] == role and not fresh:
-            return []
-        segments = self.close()
+            return Opening((), self._open)
+        segments = list(self.end().segments)
         if not self._begun and frame.opening:
             segments.append(Segment(frame.opening, Source.CONTROL))
-        self._begun = True
-        self._open = (role, self._unit())
-        segments.append(Segment(frame.headers[role], Source.CONTROL, self._open[1]))
-        return segments
+        segments.append(Segment(frame.headers[role], Source.CONTROL, self._next_unit))
+        return Opening(tuple(segments), (role, self._next_unit))
 
-    def close(self) -> list[Segment]:
-        """The control tokens that end the open turn, if one is open."""
+    def end(self) -> Opening:
+        """What ends the open turn; nothing if none is open. Changes nothing."""
         if self._open is None or self._codec.frame is None:
-            return []
+            return Opening((), None)
         role, unit = self._open
-        self._open = None
-        return [Segment(self._codec.frame.footers[role], Source.CONTROL, unit)]
+        return Opening((Segment(self._codec.frame.footers[role], Source.CONTROL, unit),), None)
 
-    @property
-    def open_unit(self) -> int:
-        """Unit of the open turn's control tokens; NO_UNIT if none is open."""
-        return self._open[1] if self._open else NO_UNIT
+    def enter(self, opening: Opening) -> None:
+        """The tokens of `opening` are in the context."""
+        if opening.turn is not None:
+            self._begun = True
+            self._next_unit = max(self._next_unit, opening.turn[1] + 1)
+        self._open = opening.turn
 
     def write(self, texts: Iterable[str], source: Source, *, pinned: bool = False) -> Iterator[Segment]:
         """Text as segments, lazily. Lines of logs and tools become units; a memory is one unit."""
@@ -102,11 +114,14 @@ class Scribe:
 
 def lines(texts: Iterable[str]) -> Iterator[str]:
     """Whole lines, with one "\\n" each, of text that arrives in pieces; blank lines are left out."""
-    rest = ""
+    held: list[str] = []
     for text in texts:
-        parts = (rest + text).replace("\r\n", "\n").split("\n")
-        rest = parts.pop()
-        yield from (line + "\n" for line in parts if line.strip())
+        held.append(text)
+        if "\n" in text:
+            parts = "".join(held).replace("\r\n", "\n").split("\n")
+            held = [parts.pop()]
+            yield from (line + "\n" for line in parts if line.strip())
+    rest = "".join(held)
     if rest.strip():
         yield rest + "\n"
 

@@ -76,8 +76,12 @@ def settings(**given: object) -> Settings:
 
     Raises InvalidInput, naming every field that is wrong.
     """
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise InvalidInput(f"settings: no such setting: {', '.join(unknown)}")
     try:
         return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as err:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in err.errors())
         raise InvalidInput(f"settings: {wrong}") from err
+    except UnicodeDecodeError as err:
+        raise InvalidInput(f"settings: .env is not UTF-8: {err}") from err

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -194,10 +195,8 @@ def test_redaction_forgets_even_when_the_last_step_fails() -> None:
     mind = _mind("my number is 4711, do not tell", engine=engine, journal=ledger)
     uids = _run(mind, "4711")
     engine.broken = True
-    try:
+    with contextlib.suppress(EngineFault):
         mind.redact(uids)
-    except EngineFault:
-        pass
     engine.broken = False
     assert "4711" not in mind.text()
     assert ledger.redacted == uids
@@ -219,10 +218,8 @@ def test_an_undo_whose_last_step_fails_is_not_undone_again() -> None:
     before = mind.text()
     mind.commit(delete(mind.view, _run(mind, "mind")))
     engine.broken = True
-    try:
+    with contextlib.suppress(EngineFault):
         mind.undo()
-    except EngineFault:
-        pass
     engine.broken = False
     assert mind.text() == before
     with pytest.raises(InvalidEdit):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from tiny_models import ARCHITECTURES, VOCAB, WINDOW
 from torch import Tensor
 from transformers import CohereConfig, CohereForCausalLM, DynamicCache, PreTrainedModel
 
 from haloweave.engine.reference import Layout, SlowReference, _rotate
 from haloweave.errors import InvalidEdit, InvalidInput, ModelUnsupported
-from tiny_models import ARCHITECTURES, VOCAB, WINDOW
 
 ROTARY = sorted(set(ARCHITECTURES) - {"gpt2"})
 LENGTH = 60  # several sliding windows

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -239,7 +240,7 @@ def test_a_question_with_a_mistake_in_it_does_not_stop_the_mind() -> None:
 
 
 @crashing
-@pytest.mark.parametrize("culprit", ["question", "job", "question in a job", "publish", "not an iterator"])
+@pytest.mark.parametrize("culprit", ["question", "job", "publish", "not an iterator"])
 def test_after_an_unknown_error_nobody_waits_for_ever(culprit: str) -> None:
     gate = Gate(2)
     broken = threading.Event()
@@ -254,7 +255,7 @@ def test_after_an_unknown_error_nobody_waits_for_ever(culprit: str) -> None:
         assert gate.inside.wait(SOON)
         broken.set()
         bad: list[Future[Any]] = []
-        if culprit in ("question", "question in a job"):
+        if culprit == "question":
             bad.append(runner.ask(_boom))
         elif culprit == "job":
             bad.append(runner.do(_boom))
@@ -265,10 +266,8 @@ def test_after_an_unknown_error_nobody_waits_for_ever(culprit: str) -> None:
         _settles(first, *bad, *waiting)
         for future in bad:
             assert future.exception(0) is not None
-        try:  # alive and answering, or closed and saying so
+        with suppress(MindClosed):  # alive and answering, or closed and saying so
             assert runner.ask(lambda m: m.rows).result(SOON) >= 0
-        except MindClosed:
-            pass
     finally:
         runner.stop()
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haloweave.memory.tokens import NO_UNIT, Source
-from haloweave.scribe import Scribe, Segment, lines, packed
+from haloweave.scribe import Opening, Scribe, Segment, lines, packed
 
 CHAT = ByteCodec()
 
@@ -29,10 +30,9 @@ def _turn(scribe: Scribe, source: Source, *, fresh: bool = True) -> list[Segment
     return _read(scribe, scribe.turn(source, fresh=fresh))
 
 
-def _read(scribe: Any, frame: Any) -> list[Segment]:
-    if hasattr(scribe, "settle"):
-        scribe.settle(frame)
-    return list(getattr(frame, "segments", frame))
+def _read(scribe: Scribe, opening: Opening) -> list[Segment]:
+    scribe.enter(opening)
+    return list(opening.segments)
 
 
 def _text(segments: list[Segment]) -> str:
@@ -44,7 +44,7 @@ def _text(segments: list[Segment]) -> str:
 
 def _cut(text: str, at: list[int]) -> list[str]:
     bounds = sorted({0, len(text), *(a % (len(text) + 1) for a in at)})
-    return [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 @given(text=st.text("ab \r\n\x00\u2028", max_size=60), at=st.lists(st.integers(0, 60), max_size=6))
@@ -144,13 +144,13 @@ def test_turns_open_and_close() -> None:
     assert [list(s.ids) for s in answer] == [[END, 10], [START, *b"assistant\n"]]
     assert all(s.source is Source.CONTROL for s in answer)
     assert answer[0].unit != answer[1].unit
-    assert [list(s.ids) for s in _read(scribe, scribe.close())] == [[END, 10]]
-    assert _read(scribe, scribe.close()) == []
+    assert [list(s.ids) for s in _read(scribe, scribe.end())] == [[END, 10]]
+    assert _read(scribe, scribe.end()) == []
 
 
 def test_a_model_without_a_template_has_no_turns() -> None:
     scribe = Scribe(ByteCodec(chat=False), longest_unit=8)
-    assert _turn(scribe, Source.USER) == _turn(scribe, Source.MODEL) == _read(scribe, scribe.close()) == []
+    assert _turn(scribe, Source.USER) == _turn(scribe, Source.MODEL) == _read(scribe, scribe.end()) == []
 
 
 def test_the_opening_comes_once() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,8 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(monkeypatch: pytest.Monk
 
 def test_a_dotenv_file_that_is_no_text_is_a_typed_error() -> None:
     Path(".env").write_bytes(b"HALO_SYSTEM=\xff\xfe caf\xe9\n")
-    try:
+    with suppress(HaloError):
         settings()
-    except HaloError:
-        pass
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -7,6 +7,7 @@ Knows minds, journals and the fakes' frame. Must not know how any of it is broug
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -79,24 +80,27 @@ def assert_well_formed(mind: Mind) -> None:
     assert frame is not None
     tokens = mind.view.tokens
     ids, control = tokens.token_id.tolist(), (tokens.source == Source.CONTROL).tolist()
+
+    def where(slot: int) -> str:
+        return f"slot {slot} of {mind.text()!r}"
+
     at, role = len(frame.opening) if tuple(ids[: len(frame.opening)]) == frame.opening else 0, None
     unit = -1
     while at < len(ids):
-        where = f"slot {at} of {mind.text()!r}"
         if role is None and not control[at]:
-            assert tokens.source[at] == Source.MARKER, f"said outside of any turn: {where}"
+            assert tokens.source[at] == Source.MARKER, f"said outside of any turn: {where(at)}"
             at += 1
         elif not control[at]:
             at += 1
         elif role is None:
             named = [r for r, h in frame.headers.items() if tuple(ids[at : at + len(h)]) == h]
-            assert named, f"not a header: {where}"
+            assert named, f"not a header: {where(at)}"
             role, unit = named[0], int(tokens.unit[at])
             at += len(frame.headers[role])
         else:
             footer = frame.footers[role]
-            assert tuple(ids[at : at + len(footer)]) == footer, f"not the footer of {role}: {where}"
-            assert int(tokens.unit[at]) == unit, f"footer of another turn: {where}"
+            assert tuple(ids[at : at + len(footer)]) == footer, f"not the footer of {role}: {where(at)}"
+            assert int(tokens.unit[at]) == unit, f"footer of another turn: {where(at)}"
             at += len(footer)
             role = None
 
@@ -106,5 +110,5 @@ def assert_one_marker_per_gap(mind: Mind) -> None:
     tokens = mind.view.tokens
     fixed = mind.laws.untouchable(tokens)
     marks = np.flatnonzero((tokens.source == Source.MARKER) & ~fixed)
-    for a, b in zip(marks[:-1], marks[1:], strict=True):
+    for a, b in itertools.pairwise(marks):
         assert b != a + 1 or tokens.unit[a] == tokens.unit[b], f"two markers at slot {b}: {mind.text()!r}"

@@ -105,8 +105,11 @@ class Edit:
                 raise InvalidEdit(f"splice at {s.start}: expected brightness 0..{FULL}")
             if np.any(np.diff(in_old) < 0):
                 raise InvalidEdit(f"splice at {s.start}: a kept token may not change places")
-            if not np.array_equal(s.new.token_id[in_new], s.old.token_id[in_old]):
-                raise InvalidEdit(f"splice at {s.start}: a kept uid has another token id; give it a new uid")
+            for column in ("token_id", "source", "unit", "born"):
+                if not np.array_equal(getattr(s.new, column)[in_new], getattr(s.old, column)[in_old]):
+                    raise InvalidEdit(
+                        f"splice at {s.start}: a kept uid has another {column}; give it a new uid"
+                    )
         born = self.born_uids
         if len(np.unique(born)) != len(born):
             raise InvalidEdit("a uid is born twice in one edit")

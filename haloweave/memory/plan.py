@@ -282,20 +282,36 @@ def check_act(view: View, edit: Edit, control_ids: frozenset[int], *, restoring:
     broken = np.flatnonzero(framed(tokens, dead) & dead)
     if len(broken) and not restoring:
         raise Protected(f"slot {broken[0]} is a control token: it goes with its whole turn, or not at all")
+    if restoring:
+        return
+    known = edit.born_uids[(edit.born_uids >= 0) & (edit.born_uids < view.next_uid)]
+    if len(known):
+        raise InvalidEdit(f"uid {int(known[0])} was given to another token: leave new uids to the mind")
     for s in edit.splices:
         born = np.delete(np.arange(len(s.new)), s.kept[0])
-        if len(born) and not restoring:
-            _check_births(tokens, s, s.new.token_id[born], dead, control_ids)
+        if len(born):
+            _check_births(tokens, s, s.new.take(born), dead, control_ids)
 
 
 def _check_births(
-    tokens: Tokens, s: Splice, ids: np.ndarray, dead: Bool[np.ndarray, " S"], control_ids: frozenset[int]
+    tokens: Tokens, s: Splice, born: Tokens, dead: Bool[np.ndarray, " S"], control_ids: frozenset[int]
 ) -> None:
-    forged = control_ids.intersection(ids.tolist())
+    forged = control_ids.intersection(born.token_id.tolist())
     if forged:
         raise Protected(f"token {min(forged)} is a control token: text may not bring it in")
+    if np.isin(born.source, (Source.CONTROL, Source.MARKER)).any() or born.source.max() > max(Source):
+        raise Protected("only the chat template writes control tokens, only a weave writes markers")
     whole = np.isin(tokens.source, WHOLE) & (tokens.unit != NO_UNIT)
     rewritten = np.any(whole[s.start : s.stop] & dead[s.start : s.stop])
-    inside = s.start > 0 and s.stop < len(tokens) and whole[s.start - 1] and whole[s.stop]
-    if rewritten or (inside and tokens.unit[s.start - 1] == tokens.unit[s.stop]):
+    if rewritten or _within(tokens, whole, s):
         raise Protected(f"slot {s.start}: text of logs and tools may be deleted, never rewritten")
+    control = tokens.source == Source.CONTROL
+    if _within(tokens, control & (tokens.unit != NO_UNIT), s) and control[s.start - 1 : s.stop + 1].all():
+        raise Protected(f"slot {s.start}: nothing may be written into a turn's control tokens")
+
+
+def _within(tokens: Tokens, these: Bool[np.ndarray, " S"], s: Splice) -> bool:
+    """Whether the splice stands between two tokens of one unit, both among `these`."""
+    if not 0 < s.start <= s.stop < len(tokens) or not (these[s.start - 1] and these[s.stop]):
+        return False
+    return bool(tokens.unit[s.start - 1] == tokens.unit[s.stop])

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -24,6 +25,7 @@ from haloweave.text import ChatFrame
 _A, _B = "\u241eA\u241e", "\u241eB\u241e"
 """Contents put into the template to see what it puts around them; symbols no template holds."""
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -33,12 +35,16 @@ class HFCodec:
     def __init__(self, tokenizer: Any, end_ids: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         # An own copy, so that switching control tokens off changes nobody else's tokenizer.
-        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._control: frozenset[int] = frozenset()
+        self._plain = Tokenizer.from_str(_bare(tokenizer.backend_tokenizer.to_str(), self._framing()))
         self._plain.encode_special_tokens = True
         self._plain.no_truncation()
+        self._plain.no_padding()
         added = tokenizer.added_tokens_decoder
-        self._control = frozenset(int(i) for i, t in added.items() if t.special) | set(
-            tokenizer.all_special_ids
+        self._control = (
+            frozenset(int(i) for i, t in added.items() if t.special)
+            | set(tokenizer.all_special_ids)
+            | self._framing()
         )
         own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         frame = self.frame
@@ -84,8 +90,9 @@ class HFCodec:
         if token_id in self._control or (added and self._byte_level):
             return token.encode()
         if self._byte_level:
-            return bytes(_byte_of()[c] for c in token)
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            table = _byte_of()
+            return bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
+        if _BYTE.fullmatch(token):
             return bytes([int(token[3:5], 16)])
         return token.replace("\u2581", " ").encode()
 
@@ -94,62 +101,90 @@ class HFCodec:
         """What the model's chat template writes around turns; None if it has no template."""
         if not self._tokenizer.chat_template:
             return None
-        alternate = [{"role": "user", "content": _A}, {"role": "assistant", "content": _B}]
-        system = [{"role": "system", "content": _B}, {"role": "user", "content": _A}]
-        try:
-            asked = self._render(alternate[:1], prompt=False)
-            prompted = self._render(alternate[:1], prompt=True)
-            replied = self._render(alternate, prompt=False)
-            again = self._render([*alternate, alternate[0]], prompt=False)
-        except TemplateError as err:
-            raise InvalidInput(f"the model's chat template cannot be taken apart: {err}") from err
-        user_footer = asked.split(_A)[1]
-        assistant_footer = replied.split(_B)[1]
-        user_header = again.split(_B)[1].split(_A)[0].removeprefix(assistant_footer)
-        headers = {"user": user_header, "assistant": prompted.removeprefix(asked)}
-        footers = {"user": user_footer, "assistant": assistant_footer}
-        try:
-            framed = self._render(system, prompt=False)
-        except TemplateError:
-            framed = ""
-        opening = asked.split(_A)[0].removesuffix(user_header)
-        if (
-            framed.count(_B) == 1
-            and (between := framed.split(_B)[1].split(_A)[0]).endswith(user_header)
-            and user_header
-        ):
-            before = framed.split(_B)[0]
-            footers["system"] = between.removesuffix(user_header)
-            opening = _common_opening(before, asked)
-            headers["system"] = before.removeprefix(opening)
+        user, answer = {"role": "user", "content": _A}, {"role": "assistant", "content": _B}
+        asked, prompted = self._render([user]), self._render([user], prompt=True)
+        replied, again = self._render([user, answer]), self._render([user, answer, user])
+        for text, a, b in ((asked, 1, 0), (prompted, 1, 0), (replied, 1, 1), (again, 2, 1)):
+            if text.count(_A) != a or text.count(_B) != b:
+                raise InvalidInput("the model's chat template does not write each turn once, as it was said")
+        footers = {"user": self._shared(asked.split(_A)[1], prompted.split(_A)[1])}
+        between = again.split(_B)[1].split(_A)[0]
+        footers["assistant"] = self._shared(replied.split(_B)[1], between)
+        headers = {"user": between.removeprefix(footers["assistant"])}
+        headers["assistant"] = prompted.split(_A)[1].removeprefix(footers["user"])
+        before_user = asked.split(_A)[0]
+        if not headers["user"] or not before_user.endswith(headers["user"]):
+            raise InvalidInput("the model's chat template does not write later turns like the first")
+        opening = self._add_system(headers, footers, before_user)
         return ChatFrame(
             opening=self._control_text(opening),
             headers={role: self._control_text(text) for role, text in headers.items()},
             footers={role: self._control_text(text) for role, text in footers.items()},
         )
 
-    def _render(self, turns: list[dict[str, str]], *, prompt: bool) -> str:
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+    def _add_system(self, headers: dict[str, str], footers: dict[str, str], before_user: str) -> str:
+        """What is written before any first turn; adds the system turn's frame, if there is such a turn.
+
+        A template may write a system turn of its own accord, so that what precedes the first user turn is
+        more than the opening: the opening ends where the first piece of a header begins.
+        """
+        opening = before_user.removesuffix(headers["user"])
+        try:
+            framed = self._render([{"role": "system", "content": _B}, {"role": "user", "content": _A}])
+        except InvalidInput:
+            return opening
+        if framed.count(_B) != 1 or _A not in framed.split(_B)[1]:
+            return opening
+        before, middle = framed.split(_B)[0], framed.split(_B)[1].split(_A)[0]
+        if not middle.endswith(headers["user"]):
+            return opening
+        first = next(part for part in self._marks.split(headers["user"]) if part)
+        opening = self._shared(before, before_user).split(first)[0]
+        footers["system"] = middle.removesuffix(headers["user"])
+        headers["system"] = before.removeprefix(opening)
+        return opening
+
+    def _framing(self) -> frozenset[int]:
+        """Added tokens by which the template frames turns, special or not."""
+        frame = self.frame
+        if frame is None:
+            return frozenset()
+        used = {i for part in (frame.opening, *frame.headers.values(), *frame.footers.values()) for i in part}
+        return frozenset(int(i) for i in self._tokenizer.added_tokens_decoder if int(i) in used)
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        contents = sorted((t.content for t in self._tokenizer.added_tokens_decoder.values()), key=len)
+        return re.compile(
+            "(" + "|".join(re.escape(c) for c in reversed(contents)) + ")" if contents else "(?!)"
+        )
+
+    def _shared(self, one: str, other: str) -> str:
+        """What both begin with, control tokens whole."""
+        shared = ""
+        for a, b in zip(self._marks.split(one), self._marks.split(other), strict=False):
+            if a != b:
+                if not self._marks.fullmatch(a or " ") and not self._marks.fullmatch(b or " "):
+                    shared += "".join(x for x, y in takewhile(_same, zip(a, b, strict=False)))
+                break
+            shared += a
+        return shared
+
+    def _render(self, turns: list[dict[str, str]], *, prompt: bool = False) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+            )
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as err:
+            raise InvalidInput(f"the model's chat template cannot be taken apart: {err}") from err
 
     def _control_text(self, text: str) -> tuple[int, ...]:
         """Ids of what the template itself writes: here control tokens count."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
 
 
-def _common_opening(system: str, user: str) -> str:
-    """What the template writes before any first turn, whoever speaks: a beginning-of-text token.
-
-    A template that writes a system turn of its own accord (ChatML models do) shares more than that with
-    an explicit one; only what precedes its first header is the opening, found as the part before the
-    character where a turn begins in both.
-    """
-    shared = 0
-    while shared < min(len(system), len(user)) and system[shared] == user[shared]:
-        shared += 1
-    header = system
-    # The header repeats for later turns: its first control token marks where turns begin.
-    marker = header[: header.find(">") + 1] if header.startswith("<") else ""
-    return "" if marker and user.count(marker) > 1 else system[: min(shared, len(marker))]
+def _same(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
 
 
 @lru_cache(maxsize=1)
@@ -163,3 +198,20 @@ def _byte_of() -> dict[str, int]:
     table = {chr(b): b for b in printable}
     table.update({chr(0x100 + n): b for n, b in enumerate(others)})
     return table
+
+
+def _bare(told: str, framing: frozenset[int]) -> str:
+    """A tokenizer's description in which framing tokens are special, and no space is put before a text."""
+    made = json.loads(told)
+    for token in made["added_tokens"]:
+        token["special"] = token["special"] or token["id"] in framing
+    normalizer = made.get("normalizer") or {}
+    if normalizer.get("type") == "Sequence":
+        normalizer["normalizers"] = [n for n in normalizer["normalizers"] if n["type"] != "Prepend"]
+    elif normalizer.get("type") == "Prepend":
+        made["normalizer"] = None
+    before = made.get("pre_tokenizer") or {}
+    for step in [before, *before.get("pretokenizers", [])]:
+        if step.get("type") == "Metaspace":
+            step["prepend_scheme"] = "never"
+    return json.dumps(made)

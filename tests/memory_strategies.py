@@ -121,7 +121,8 @@ def edits(draw: st.DrawFn, view: View, first_born: int | None = None, most: int 
             if row is not None and fate == "stay":
                 new.append(row)
             elif row is not None and fate == "change":
-                new.append(draw(columns(row.uid))._replace(token_id=row.token_id))
+                other = draw(columns(row.uid))
+                new.append(row._replace(brightness=other.brightness, pinned=other.pinned))
         splices.append(Splice(start, tokens_of(old_rows[start:stop]), tokens_of(new)))
     surgeries = [s for s in Surgery if not births or s is not Surgery.DROP]
     return Edit(view.revision, view.tick, "any", draw(st.sampled_from(surgeries)), tuple(splices))

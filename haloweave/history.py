@@ -32,7 +32,7 @@ class _Step:
 class History:
     """The last revisions of one context."""
 
-    def __init__(self, keep: int = 256) -> None:
+    def __init__(self, keep: int = 128) -> None:
         self._steps: deque[_Step] = deque(maxlen=keep)
         self._settled: set[int] = set()
 

@@ -56,32 +56,37 @@ class Journal(Protocol):
 
 
 class MemoryJournal:
-    """Keeps the last `keep` records; enough to look back on, lost with the process."""
+    """Keeps the last `keep` records; enough to look back on, lost with the process.
+
+    Edits are held as bytes: as objects, the many small arrays of a weave weigh ten times as much.
+    """
 
     def __init__(self, keep: int = 1024) -> None:
-        self._records: deque[Record] = deque(maxlen=keep)
+        self._records: deque[Born | Aborted | bytes] = deque(maxlen=keep)
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(tuple(self._records))
+        for record in tuple(self._records):
+            yield Committed(Edit.from_bytes(record)) if isinstance(record, bytes) else record
 
     def __len__(self) -> int:
         return len(self._records)
 
     def write(self, record: Record) -> None:
         """See `Journal.write`."""
-        self._records.append(record)
+        self._records.append(record.edit.to_bytes() if isinstance(record, Committed) else record)
 
     def redact(self, uids: Sequence[int]) -> None:
         """See `Journal.redact`: edits that name a redacted token are dropped whole."""
         gone = np.array(uids, np.int64)
         kept: list[Record] = []
-        for record in self._records:
+        for record in self:
             if isinstance(record, Born):
                 kept.append(Born(record.tokens.take(~np.isin(record.tokens.uid, gone))))
             elif not (isinstance(record, Committed) and mentions(record.edit, gone)):
                 kept.append(record)
         self._records.clear()
-        self._records.extend(kept)
+        for record in kept:
+            self.write(record)
 
 
 def mentions(edit: Edit, uids: np.ndarray) -> bool:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -31,6 +30,9 @@ from haloweave.memory.tokens import SINKS, AttentionSample
 _BLOCK = 1 << 24
 """Attention weights held at once, at most: longer chunks are observed in blocks of queries."""
 
+_FEW, _MANY = 8, 1024
+"""Queries up to which, and rows from which, scores are computed the other way round."""
+
 _numbers = itertools.count()
 """Names for attention functions; transformers wants one per function."""
 
@@ -42,8 +44,9 @@ class AttentionTap:
         self.arena = arena
         self.layers = layers
         self.name = f"haloweave_{next(_numbers)}"
-        self._sums: Float[Tensor, "3 S"] | None = None
-        self._heads = 0
+        self._seen: dict[int, tuple[Float[Tensor, "H 2 S"], Float[Tensor, "H S"]]] = {}
+        """By layer: attention received, plain and as shares, and that of the last query alone."""
+        self._groups = 1
 
     def register(self) -> str:
         """Make the function known to transformers; the name to give as `attn_implementation`."""
@@ -73,8 +76,8 @@ class AttentionTap:
         mask = at.mask(window)
         observed = at.observe and (self.layers is None or module.layer_idx in self.layers)
         if observed or softcap is not None:
-            norms = self.arena.layers[module.layer_idx].norms
-            out = self._explicit(query, key, value, mask, scale, softcap, norms if observed else None)
+            layer = module.layer_idx if observed else None
+            out = self._explicit(query, key, value, mask, scale, softcap, layer)
         else:
             out = scaled_dot_product_attention(
                 query, key, value, mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
@@ -89,9 +92,9 @@ class AttentionTap:
         mask: Bool[Tensor, "Q S"] | None,
         scale: float,
         softcap: float | None,
-        norms: Float[Tensor, "H C"] | None,
+        layer: int | None,
     ) -> Float[Tensor, "1 A Q D"]:
-        """softmax(q k) v on un-repeated key heads, in blocks of queries; with norms, the sums are fed."""
+        """softmax(q k) v on un-repeated key heads, in blocks of queries; `layer` is observed."""
         _, heads, queries, width = query.shape
         kv_heads, rows = key.shape[1], key.shape[2]
         groups = heads // kv_heads
@@ -100,51 +103,67 @@ class AttentionTap:
         for start in range(0, queries, step):
             q = query[0, :, start : start + step] * scale
             n = q.shape[1]
-            scores = torch.bmm(q.reshape(kv_heads, groups * n, width), key[0].transpose(1, 2))
+            scores = self._scores(q.reshape(kv_heads, groups * n, width), key[0])
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
             if mask is not None:
                 hidden = ~mask[start : start + step]
                 scores.view(kv_heads, groups, n, rows).masked_fill_(hidden, float("-inf"))
             weights = scores.softmax(dim=-1, dtype=torch.float32)
-            if norms is not None:
-                self._pool(
-                    weights.view(kv_heads, groups, n, rows), norms[:, :rows], last=start + n == queries
-                )
+            if layer is not None:
+                self._groups = groups
+                self._pool(layer, weights.view(kv_heads, groups, n, rows), last=start + n == queries)
             part = torch.bmm(weights.to(value.dtype), value[0])
             parts.append(part.view(kv_heads * groups, n, value.shape[-1]))
         out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return out[None]
 
-    def _pool(self, weights: Float[Tensor, "H G N S"], norms: Float[Tensor, "H S"], *, last: bool) -> None:
-        """Add a block of one layer's weights to the sums (see `AttentionSample`)."""
+    @staticmethod
+    def _scores(q: Float[Tensor, "H M D"], key: Float[Tensor, "H S D"]) -> Float[Tensor, "H M S"]:
+        """q k for all rows. With few queries the keys stream fastest as the left factor (measured at 4,096
+        rows: 4.1 against 5.9 ms over 30 layers)."""
+        if q.shape[1] <= _FEW and key.shape[1] >= _MANY:
+            return torch.bmm(key, q.transpose(1, 2)).transpose(1, 2).contiguous()
+        return torch.bmm(q, key.transpose(1, 2))
+
+    def _pool(self, layer: int, weights: Float[Tensor, "H G N S"], *, last: bool) -> None:
+        """Keep what a block of one layer's queries paid to each row (see `AttentionSample`)."""
         heads, groups, queries, rows = weights.shape
-        if self._sums is None:
-            self._sums = torch.zeros((3, rows), device=weights.device)
-        mass, value_mass, latest = self._sums
         flat = weights.view(heads, groups * queries, rows)
-        meant = flat[:, :, SINKS:].sum(-1).clamp_min(1e-6).reciprocal()
-        plain, shares = torch.bmm(torch.stack([torch.ones_like(meant), meant], dim=1), flat).unbind(1)
-        strength = norms / norms.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        mass += plain.sum(0)
-        value_mass += (shares * strength * strength).sum(0)
-        if last:
-            latest += weights[:, :, -1].sum(dim=(0, 1))
-            self._heads += heads * groups
+        per_query = flat.new_ones((heads, 2, groups * queries))
+        per_query[:, 1] /= flat[:, :, SINKS:].sum(-1).clamp_min_(1e-6)
+        paid = torch.bmm(per_query, flat)
+        latest = weights[:, :, -1].sum(dim=1) if last and queries > 1 else paid[:, 0]
+        if layer in self._seen:
+            paid += self._seen[layer][0]
+        self._seen[layer] = (paid, latest)
 
     def collect(self) -> AttentionSample | None:
         """What the pass just made has seen, averaged over layers and heads; forgets it."""
-        if self._sums is None:
+        if not self._seen:
             return None
-        pooled = (self._sums / self._heads).cpu().numpy().astype(np.float32)
-        pooled[1, :SINKS] = 0.0
+        with torch.inference_mode():
+            pooled = self._pooled().cpu().numpy()
         self.reset()
+        pooled[1, :SINKS] = 0.0
         return AttentionSample(pooled[0], pooled[1], pooled[2], len(self.arena.current.slots))
 
+    def _pooled(self) -> Float[Tensor, "3 S"]:
+        """Mass, value mass and last over all observed layers at once, so that decoding pays for a handful of
+        small operations and not for a handful in each layer."""
+        paid = torch.cat([paid for paid, _ in self._seen.values()])
+        latest = torch.cat([latest for _, latest in self._seen.values()])
+        rows = paid.shape[2]
+        norms = torch.cat([self.arena.layers[layer].norms[:, :rows] for layer in self._seen])
+        strength = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
+        sums = torch.stack(
+            [paid[:, 0].sum(0), (paid[:, 1] * strength.square_()).sum(0), latest.sum(0)], dim=0
+        )
+        return sums / (len(paid) * self._groups)
+
     def reset(self) -> None:
-        """Forget sums of a pass that failed."""
-        self._sums = None
-        self._heads = 0
+        """Forget what a pass that failed has seen."""
+        self._seen = {}
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from haloweave.budget import Weave
 from haloweave.engine.base import Engine
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import InvalidInput
@@ -19,7 +20,7 @@ from haloweave.memory.brightness import RULES, BrightnessPolicy
 from haloweave.memory.cull import CullPolicy, DimmestFirst
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import Source
-from haloweave.mind import Mind, Weave
+from haloweave.mind import Mind
 from haloweave.models import resolve
 from haloweave.progress import Progress, silent
 from haloweave.settings import Settings

@@ -15,11 +15,12 @@ Whatever is interrupted, is interrupted between ticks: mirror and KV agree whene
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
+from haloweave.budget import Totals, Weave, spare_rows
 from haloweave.engine.base import Engine, Forward
 from haloweave.engine.sampling import Sampling, sample
 from haloweave.errors import Interrupted, InvalidInput, NoRoom
@@ -38,40 +39,7 @@ from haloweave.text import Codec, Speech, spell
 
 MARKER_TEXT = "[...]\n"
 
-_SPARE = 16
-"""Rows that must be left for policies to work on, beside sinks, tail and a chunk."""
-
 _SPEAKERS = frozenset(Source) - {Source.CONTROL, Source.MARKER}
-
-
-@dataclass(frozen=True)
-class Weave:
-    """When and how the context is brought back under its budget."""
-
-    budget: int = 512
-    """Rows that the KV cache may hold at any time."""
-    low_water: int = 448
-    """A weave stops at this many rows."""
-    chunk: int = 64
-    """Tokens of incoming text fed in one pass."""
-    kills_per_round: int = 0
-    """Tokens killed between two looks at the context; 1 is canonical, 0 kills all at once."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low_water <= self.budget or self.chunk < 1 or self.kills_per_round < 0:
-            raise InvalidInput(
-                f"expected 0 < low_water <= budget, chunk >= 1, kills_per_round >= 0, got {self}"
-            )
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counters since the mind was made."""
-
-    fed: int = 0
-    spoken: int = 0
-    culled: int = 0
-    edits: int = 0
 
 
 class Mind:
@@ -90,12 +58,7 @@ class Mind:
     ) -> None:
         if weave.budget > engine.capabilities.max_rows:
             raise InvalidInput(f"budget {weave.budget}: the engine holds {engine.capabilities.max_rows} rows")
-        spare = weave.budget - laws.sinks - laws.tail - weave.chunk - _largest_frame(codec)
-        if spare < _SPARE:
-            raise InvalidInput(
-                f"budget {weave.budget} is too small: sinks {laws.sinks} + tail {laws.tail} + "
-                f"chunk {weave.chunk} must leave {_SPARE} rows to cull; raise the budget or lower the others"
-            )
+        spare = spare_rows(weave, laws, codec)
         self._engine, self._codec, self._journal = engine, codec, journal
         self._brightness, self._cull, self._laws, self._weave = brightness, cull, laws, weave
         self._mirror = Mirror()
@@ -437,10 +400,3 @@ class Mind:
             self._logits = self._engine.reread().logits
             self._stale = False
         return self._logits
-
-
-def _largest_frame(codec: Codec) -> int:
-    """Control tokens of the largest turn frame."""
-    if codec.frame is None:
-        return 0
-    return max(len(codec.frame.headers[r]) + len(codec.frame.footers[r]) for r in codec.frame.headers)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from haloweave.budget import Weave
 from haloweave.engine.base import Capabilities, Forward
 from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, SurgeryUnsupported
 from haloweave.journal.base import Journal, MemoryJournal
@@ -26,7 +27,7 @@ from haloweave.memory.cull import CullPolicy, DimmestFirst
 from haloweave.memory.edit import BORN, Edit, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import AttentionSample, Source
-from haloweave.mind import Mind, Weave
+from haloweave.mind import Mind
 from haloweave.text import ChatFrame
 
 START, END, STOP_TEXT, UNUSED = 256, 257, 258, 259

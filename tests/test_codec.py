@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from haloweave.budget import Weave
 from haloweave.engine.hf.text import HFCodec
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import InvalidInput
@@ -25,7 +26,7 @@ from haloweave.memory.brightness import Halo
 from haloweave.memory.cull import DimmestFirst
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import Source
-from haloweave.mind import Mind, Weave
+from haloweave.mind import Mind
 from haloweave.text import ChatFrame, spell
 
 CORPUS = [

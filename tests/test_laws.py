@@ -31,6 +31,7 @@ from whole import (
 )
 
 from haloweave.bench.stream import NumberCodec
+from haloweave.budget import Weave
 from haloweave.engine.base import Forward
 from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.sampling import Sampling
@@ -51,7 +52,7 @@ from haloweave.memory.edit import Edit, Splice, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.plan import Proposal, boost, delete, insert, pin, substitute
 from haloweave.memory.tokens import Source, Tokens
-from haloweave.mind import Mind, Weave
+from haloweave.mind import Mind
 from haloweave.runner import Runner
 from haloweave.text import ChatFrame
 

@@ -26,6 +26,7 @@ from whole import (
 )
 
 from haloweave.bench.stream import NumberCodec
+from haloweave.budget import Weave
 from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import EngineFault, HaloError, InvalidInput, NoRoom, Protected
@@ -37,7 +38,7 @@ from haloweave.memory.edit import Edit, Splice, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.plan import Proposal, boost, delete, insert, pin, substitute
 from haloweave.memory.tokens import Source
-from haloweave.mind import Mind, Weave
+from haloweave.mind import Mind
 
 GREEDY = Sampling(temperature=0)
 SOURCES = (Source.SYSTEM, Source.USER, Source.MODEL, Source.TOOL, Source.LOG, Source.MEMORY)

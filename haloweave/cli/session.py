@@ -15,10 +15,11 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
+from haloweave.budget import Totals
 from haloweave.events import Event
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import View
-from haloweave.mind import Mind, Totals
+from haloweave.mind import Mind
 from haloweave.runner import Runner, Work
 from haloweave.text import Codec
 

@@ -17,7 +17,7 @@ from itertools import groupby
 import numpy as np
 
 from haloweave.errors import InvalidInput
-from haloweave.memory.laws import WHOLE, Laws, hollow_turns, spread
+from haloweave.memory.laws import WHOLE, Laws, hollow_turns
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 from haloweave.text import Codec
 
@@ -260,13 +260,6 @@ def _alone_safe(t: Tokens, laws: Laws, slot: int) -> bool:
     return bool(
         t.pinned[slot] or slot < laws.sinks or slot >= len(t) - laws.tail or t.brightness[slot] >= laws.lock
     )
-
-
-def with_units(view: View, uids: Sequence[int]) -> list[int]:
-    """These uids, and with each the rest of its unit: what a pin really holds."""
-    chosen = np.zeros(len(view.tokens), np.bool_)
-    chosen[view.tokens.slots_of(uids)] = True
-    return [int(u) for u in view.tokens.uid[spread(view.tokens, chosen)]]
 
 
 def level(brightness: float, levels: int) -> int:

@@ -228,8 +228,9 @@ def test_a_slot_that_is_not_there() -> None:
 
 def test_a_pin_takes_the_whole_unit() -> None:
     view = explained()
-    assert look.with_units(view, [5]) == [5, 6]
-    assert look.with_units(view, [1]) == [1]
+    for uid, held in ((5, [5, 6]), (1, [1])):
+        edit = pin(view, [uid])
+        assert [int(u) for s in edit.splices for u in s.new.uid] == held
 
 
 def test_looking_at_a_living_mind() -> None:

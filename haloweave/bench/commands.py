@@ -158,6 +158,7 @@ def perplexity(
 ) -> None:
     """Streaming perplexity of long texts under each brightness policy, at equal rows."""
     from haloweave.bench import quality
+    from haloweave.corpus import book
 
     s, loaded = _load(model, threads)
     loaded.tokenizer.chat_template = None
@@ -165,7 +166,7 @@ def perplexity(
     out = _Report(as_json, "Streaming perplexity", columns)
     for rows in budget:
         for path in data:
-            text = quality.book(path, 8 * tokens, skip)
+            text = book(path)[skip : skip + 8 * tokens]
             base = s.model_copy(update={"budget": rows, "system": "", "slack": 0.0})
             for losses, worse in quality.compare(loaded, base, policies.split(","), text, tokens):
                 gap = "" if worse is None else f"{worse.mean:+.4f} [{worse.low:+.4f}, {worse.high:+.4f}]"

@@ -8,10 +8,8 @@ brightness policy differs. The loss of every token counts, including the first c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,18 +34,6 @@ class Losses:
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.nats.sum() / self.tokens.sum()))
-
-
-def book(path: Path, characters: int, skip: int = 0) -> str:
-    """Text of a Project Gutenberg book or of any text file: no licence header, unwrapped paragraphs."""
-    if not path.is_file():
-        raise InvalidInput(f"no such text: {path}; give a text file or a folder of them with --data")
-    text = path.read_text("utf-8-sig", errors="replace").replace("\r\n", "\n")
-    start = re.search(r"\*\*\* ?START OF.*?\*\*\*", text, re.S)
-    end = re.search(r"\*\*\* ?END OF", text)
-    body = text[start.end() if start else 0 : end.start() if end else len(text)]
-    paragraphs = [re.sub(r"\s*\n\s*", " ", p).strip() for p in re.split(r"\n\s*\n", body)]
-    return "\n\n".join(p for p in paragraphs if p)[skip : skip + characters]
 
 
 def read_scored(mind: Mind, text: str, limit: int, arm: str = "") -> Losses:

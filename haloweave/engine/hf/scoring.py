@@ -34,7 +34,7 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
         if ours.is_meta:
             _own_buffer(double, name, theirs)
     double.generation_config = model.generation_config
-    return double.eval()  # type: ignore[no-any-return]
+    return double.eval()
 
 
 def _own_buffer(model: torch.nn.Module, name: str, value: Tensor) -> None:
@@ -165,7 +165,7 @@ def _log_p(logits: Tensor, ids: Tensor) -> Tensor:
 
 def _repeated(cache: DynamicCache, count: int, config: object) -> DynamicCache:
     """A cache of `count` branches that share what was read: expanded views, copied only where rows join."""
-    branch = DynamicCache(config=config)  # type: ignore[arg-type]
+    branch = DynamicCache(config=config)
     for i, layer in enumerate(cache.layers):
         keys, values = layer.keys, layer.values
         branch.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), i)

@@ -22,13 +22,14 @@ READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format docs clean
+.PHONY: help install demo test test-all lint format docs train-mlm clean
 
 help:
 	@echo "make demo      install, fetch the model, and watch a living context at work"
 	@echo "make test      linters and tests"
 	@echo "make test-all  also what takes long"
 	@echo "make docs      write the command pages again"
+	@echo "make train-mlm DATA=dir  train a masked language model on your texts, for repairs"
 	@echo "make clean     remove the virtual environment"
 
 $(READY): pyproject.toml constraints.txt
@@ -66,6 +67,11 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m haloweave.cli.document
+
+# More options of the command: make train-mlm DATA=texts ARGS="--tokens 2000000 --out mine"
+train-mlm: $(READY)
+	@test -n "$(DATA)" || { echo "which texts? make train-mlm DATA=dir"; exit 2; }
+	@$(BIN)/halo train-mlm $(foreach d,$(DATA),--data $(d)) $(ARGS)
 
 clean:
 	rm -rf $(VENV)

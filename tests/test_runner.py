@@ -6,20 +6,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from fakes import fake_mind
-from whole import assert_well_formed, assert_whole
+from fakes import FakeEngine, fake_mind
+from repairers import Scripted, Stuck, boom, repaired, star, told
+from whole import Ledger, assert_journal_tells_all, assert_well_formed, assert_whole
 
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import EngineFault, InvalidInput, MindClosed
-from haloweave.events import Event, Fed, Notice, Spoke, TurnEnded
+from haloweave.events import Edited, Event, Fed, Notice, Spoke, TurnEnded
 from haloweave.memory.plan import delete, pin
 from haloweave.memory.tokens import Source
+from haloweave.mending import Mender, Mending
 from haloweave.mind import Mind
 from haloweave.runner import Runner
 
@@ -34,7 +36,7 @@ crashing = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExcep
 def _no_thread_is_left() -> Iterator[None]:
     yield
     deadline = time.monotonic() + SOON
-    while left := [t for t in threading.enumerate() if t.name == "halo-mind"]:
+    while left := [t for t in threading.enumerate() if t.name in ("halo-mind", "halo-repair")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
 
@@ -450,3 +452,278 @@ def test_waiting_for_more_of_a_growing_log_keeps_no_question_waiting() -> None:
             assert wait([runner.ask(lambda m: m.rows)], timeout=1.0).done
         finally:
             over.set()
+
+
+# ---- repair between events ----------------------------------------------------------------------------
+
+PROSE = "the quick brown fox jumps over the lazy dog and runs away; "
+HOT = Mending(cutoff=0.01, pace=1.0, backoff=0.01, grace=1.0)
+
+
+class Woken(Mender):
+    """Tells the test when an answer has come, and how often it was looked after."""
+
+    steps = 0
+
+    def start(self, wake: Callable[[], None]) -> None:
+        self.woken = threading.Event()
+        super().start(lambda: (self.woken.set(), wake())[1])
+
+    def step(self, mind: Any, hurried: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        self.steps += 1
+        yield from super().step(mind, hurried)
+
+
+class Ear:
+    """A `publish` that remembers, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+        self._news = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._news:
+            self.heard.append(event)
+            self._news.notify_all()
+
+    def waits_for(self, what: Callable[[list[Event]], object]) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: what(self.heard), SOON), self.heard
+
+
+def tight(**more: Any) -> Mind:
+    """A mind that soon has to weave."""
+    return fake_mind(budget=128, tail=24, journal=Ledger(), **more)
+
+
+def wound(mind: Mind) -> Edited:
+    """Somebody cuts out a token of the free middle."""
+    return mind.commit(delete(mind.view, [int(mind.view.tokens.uid[40])]))
+
+
+def _all_is_whole(mind: Mind) -> None:
+    assert_whole(mind)
+    assert_well_formed(mind)
+    ledger: Any = mind.journal
+    assert_journal_tells_all(mind, ledger.records)
+
+
+def test_a_scar_of_a_weave_is_repaired_while_the_reply_goes_on() -> None:
+    mind = tight(says=None)
+    mender = Woken(Scripted(star), mind.laws, HOT)
+    seen: list[Event] = []
+
+    def publish(event: Event) -> None:
+        """After the first weave the reply is held up, once, until the worker has answered."""
+        seen.append(event)
+        woven = any(isinstance(e, Edited) for e in seen)
+        if isinstance(event, Spoke) and woven and not repaired(seen):
+            assert mender.woken.wait(SOON)
+
+    with Runner(mind, publish, mender) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.do(lambda m: m.reply(GREEDY, limit=60)).result(SOON)
+        spoken = [type(e) for e in seen]
+        stats = runner.ask(lambda m: mender.stats).result(SOON)
+    first = seen.index(repaired(seen)[0])
+    assert Edited in spoken[:first]
+    assert spoken[:first].count(Spoke) >= 1
+    assert spoken[first:].count(Spoke) >= 2
+    assert seen[spoken.index(TurnEnded)] == TurnEnded("length", 60)
+    assert sum(isinstance(e, Spoke) for e in seen) == 60
+    assert "*" in mind.text()
+    assert stats.applied >= 1
+    assert told(seen) == []
+    _all_is_whole(mind)
+
+
+def test_a_scar_of_the_last_turn_is_repaired_while_nothing_runs() -> None:
+    mind, ear = tight(), Ear()
+    with Runner(mind, ear, Mender(Scripted(star), mind.laws, HOT)) as runner:
+        runner.do(lambda m: m.listen(PROSE * 2)).result(SOON)
+        runner.do(lambda m: m.weave(70)).result(SOON)
+        ear.waits_for(repaired)
+        runner.ask(lambda m: m.undo()).result(SOON)
+        assert "*" not in runner.ask(lambda m: m.text()).result(SOON)
+    _all_is_whole(mind)
+
+
+def test_a_runner_with_nothing_to_repair_sleeps() -> None:
+    mind = tight()
+    mender = Woken(Scripted(star), mind.laws, HOT)
+    with Runner(mind, lambda e: None, mender) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        steps = runner.ask(lambda m: mender.steps).result(SOON)
+        time.sleep(0.05)
+        assert runner.ask(lambda m: mender.steps).result(SOON) <= steps + 2
+
+
+def test_wishes_of_the_mender_do_not_pile_up_while_something_long_runs() -> None:
+    mind = tight()
+    mender = Woken(Scripted(star), mind.laws, HOT)
+
+    def long(m: Mind) -> Iterator[Event]:
+        for _ in range(30):
+            wound(m)
+            yield Notice("more")
+            assert mender.woken.wait(SOON)
+            mender.woken.clear()
+            yield from m.listen("more; ", fresh=False)
+        waiting.append(runner._jobs.qsize())
+
+    waiting: list[int] = []
+    with Runner(mind, lambda e: None, mender) as runner:
+        runner.do(lambda m: m.listen(PROSE * 2)).result(SOON)
+        runner.do(long).result(SOON)
+        assert waiting[0] <= 2
+        assert runner.ask(lambda m: mender.stats.windows).result(SOON) >= 30
+
+
+def test_a_mind_that_waits_repeats_itself_to_the_byte() -> None:
+    def life() -> tuple[list[Event], str, list[bytes]]:
+        mind, ear = tight(says=None), Ear()
+        how = Mending(cutoff=0.01, wait=True, window=16, reach=3, batch=2)
+        with Runner(mind, ear, Mender(Scripted(star), mind.laws, how)) as runner:
+            runner.do(lambda m: m.listen(PROSE)).result(SOON)
+            runner.do(lambda m: m.reply(Sampling(temperature=1.0, seed=3), limit=80)).result(SOON)
+        edits = [e.edit.to_bytes() for e in ear.heard if isinstance(e, Edited)]
+        return [e for e in ear.heard if not isinstance(e, Edited)], mind.text(), edits
+
+    once = life()
+    assert once == life()
+    assert "*" in once[1]
+
+
+def test_what_is_woven_is_mended_before_the_next_token_where_the_mind_waits() -> None:
+    mind, ear = tight(says=None), Ear()
+    with Runner(mind, ear, Mender(Scripted(star), mind.laws, Mending(cutoff=0.01, wait=True))) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.do(lambda m: m.reply(GREEDY, limit=60)).result(SOON)
+    kinds = [getattr(getattr(e, "edit", None), "reason", type(e).__name__) for e in ear.heard]
+    assert "weave" in kinds
+    for at in [i for i, kind in enumerate(kinds) if kind == "weave"]:
+        assert kinds[at + 1] in ("repair", "weave")
+
+
+@pytest.mark.parametrize("answer", [boom, lambda windows: "garbage"])
+def test_a_repairer_that_fails_disturbs_no_reply_and_is_told(answer: Any) -> None:
+    spoken: list[str] = []
+    for mender in (False, True):
+        mind, ear = tight(says="a long answer, " * 5), Ear()
+        how = Mending(cutoff=0.01, wait=True, backoff=1000.0, backoff_max=1000.0)
+        made = Mender(Scripted(answer), mind.laws, how) if mender else None
+        with Runner(mind, ear, made) as runner:
+            runner.do(lambda m: m.listen(PROSE)).result(SOON)
+            runner.do(lambda m: m.reply(GREEDY, limit=60)).result(SOON)
+        spoken.append("".join(e.text for e in ear.heard if isinstance(e, Spoke)))
+        assert len(told(ear.heard)) == mender
+        assert not repaired(ear.heard)
+        _all_is_whole(mind)
+    assert spoken[0] == spoken[1]
+
+
+def test_an_engine_that_fails_at_a_repair_disturbs_no_reply() -> None:
+    engine = FakeEngine(max_rows=128, says="a" * 70)
+    mind, ear = tight(engine=engine), Ear()
+
+    def sabotaged(windows: Any) -> Any:
+        engine.fail = "apply"
+        return star(windows)
+
+    how = Mending(cutoff=0.01, wait=True, backoff=1000.0, backoff_max=1000.0)
+    with Runner(mind, ear, Mender(Scripted(sabotaged), mind.laws, how)) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.do(lambda m: m.reply(GREEDY, limit=70)).result(SOON)
+    (note,) = told(ear.heard)
+    assert "could not be applied: EngineFault" in note
+    assert "".join(e.text for e in ear.heard if isinstance(e, Spoke)) == "a" * 70
+    _all_is_whole(mind)
+
+
+def test_after_a_failure_repair_is_tried_again_though_nothing_runs() -> None:
+    mind, ear = tight(), Ear()
+    with Runner(mind, ear, Mender(Scripted(boom, star), mind.laws, HOT)) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.ask(wound).result(SOON)
+        ear.waits_for(repaired)
+    assert [n.split(":")[0] for n in told(ear.heard)] == ["repair failed", "repair works again"]
+
+
+def test_a_repairer_that_gives_no_answer_is_told_of_though_nothing_runs() -> None:
+    mind, ear, stuck = tight(), Ear(), Stuck()
+    how = Mending(cutoff=0.01, timeout=0.02, grace=0.01)
+    with Runner(mind, ear, Mender(Scripted(stuck), mind.laws, how)) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.ask(wound).result(SOON)
+        ear.waits_for(told)
+    assert "no answer within 0.02 s" in told(ear.heard)[0]
+    stuck.out.set()
+
+
+def test_what_the_person_does_voids_what_is_under_way() -> None:
+    mind, ear, stuck = tight(), Ear(), Stuck()
+    mender = Woken(Scripted(stuck, star), mind.laws, HOT)
+    with Runner(mind, ear, mender) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.ask(wound).result(SOON)
+        assert stuck.inside.wait(SOON)
+        gone = set(runner.ask(lambda m: m.view.tokens.uid[42:45].tolist()).result(SOON))
+        runner.ask(lambda m: m.redact(sorted(gone))).result(SOON)
+        stuck.out.set()
+        ear.waits_for(repaired)
+        assert runner.ask(lambda m: mender.stats.stale).result(SOON) == 1
+    assert not gone & set(mind.view.tokens.uid.tolist())
+    _all_is_whole(mind)
+
+
+@pytest.mark.parametrize("wait_", [False, True], ids=["beside", "waited for"])
+def test_stopping_does_not_wait_for_a_repairer_that_hangs(wait_: bool) -> None:
+    mind, stuck = tight(), Stuck()
+    how = Mending(cutoff=0.01, wait=wait_, timeout=1000.0, grace=0.02)
+    runner = Runner(mind, lambda e: None, Mender(Scripted(stuck), mind.laws, how)).start()
+    runner.do(lambda m: m.listen(PROSE * 2)).result(SOON)
+    woven = runner.do(lambda m: m.weave(70))
+    assert stuck.inside.wait(SOON)
+    began = time.monotonic()
+    runner.stop()
+    assert time.monotonic() - began < SOON
+    assert not runner._thread.is_alive()
+    _settles(woven)
+    stuck.out.set()
+
+
+def test_interrupting_ends_the_waiting_for_a_repair() -> None:
+    mind, ear, stuck = tight(says=None), Ear(), Stuck()
+    how = Mending(cutoff=0.01, wait=True, timeout=1000.0)
+    with Runner(mind, ear, Mender(Scripted(stuck, star), mind.laws, how)) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        talk = runner.do(lambda m: m.reply(GREEDY, limit=100))
+        assert stuck.inside.wait(SOON)
+        runner.interrupt()
+        talk.result(SOON)
+        assert ear.heard[-1] == TurnEnded("interrupted", sum(isinstance(e, Spoke) for e in ear.heard))
+        stuck.out.set()
+        ear.waits_for(repaired)
+    assert_whole(mind)
+
+
+def test_a_publish_that_fails_while_nothing_runs_is_told_and_the_runner_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told_of: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told_of.append(args.exc_type))
+    mind, heard = tight(), threading.Event()
+
+    def publish(event: Event) -> None:
+        if isinstance(event, Edited) and event.edit.reason == "repair":
+            heard.set()
+            _boom()
+
+    with Runner(mind, publish, Mender(Scripted(star), mind.laws, HOT)) as runner:
+        runner.do(lambda m: m.listen(PROSE)).result(SOON)
+        runner.ask(wound).result(SOON)
+        assert heard.wait(SOON)
+        assert runner.ask(lambda m: m.rows).result(SOON) > 0
+        runner.do(lambda m: m.listen("and on")).result(SOON)
+    assert told_of == [ZeroDivisionError]
+    _all_is_whole(mind)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ _err = Console(stderr=True)
 
 def register(app: typer.Typer) -> None:
     """Add the benchmarks to `app`."""
-    for command in (decode, surgery, stream, perplexity, tick):
+    for command in (decode, surgery, stream, perplexity, tick, repair):
         app.command()(command)
 
 
@@ -191,6 +192,79 @@ def tick(
         [slots, f"{found.milliseconds:.3f} ms", f"{found.worst:.3f} ms"],
     )
     out.end()
+
+
+class Part(StrEnum):
+    """What `halo bench repair` measures."""
+
+    HOLES = "holes"
+    CLEAN = "clean"
+    SPEED = "speed"
+
+
+def repair(
+    data: Annotated[list[Path], typer.Option(help="Text file or folder; may be given several times.")],
+    part: Annotated[
+        list[Part],
+        typer.Option(
+            help="holes: what re-reading a culled text costs, and how much of it each arm wins back; clean: "
+            "changes made to unharmed text; speed: repair beside decoding. May be given several times."
+        ),
+    ] = [Part.HOLES, Part.CLEAN, Part.SPEED],  # noqa: B006
+    windows: Annotated[int, typer.Option(min=1, help="Stretches of text, spread over the files.")] = 20,
+    arms: Annotated[str, typer.Option(help="Comma-separated; empty: all.")] = "",
+    smooth: Annotated[list[int], typer.Option(help="Neighbours over which culling is smoothed.")] = [1, 15],  # noqa: B006
+    margin: Annotated[float | None, typer.Option(min=0, help="Nats a change must win.")] = None,
+    model: Model = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Repair: what it wins back of what culling costs, its restraint, and its speed beside decoding."""
+    from haloweave.bench.repair import Bench
+
+    s, loaded = _load(model, threads)
+    loaded.tokenizer.chat_template = None
+    s = s.model_copy(update={} if margin is None else {"repair_margin": margin})
+    bench = Bench.of(s, loaded, data, windows)
+    if Part.HOLES in part:
+        columns = ["cull", "arm", "next 256: nats", "better than none [95 %]", "gap closed [95 %]"]
+        out = _Report(as_json, "Reading a culled text again", [*columns, "perplexity", "rows", "changed"])
+        with _bar("reading", windows) as tell:
+            for line in bench.holes(smooth, [a for a in arms.split(",") if a], tell):
+                out.row({"bench": "repair", "part": "holes", **line.json()}, line.cells())
+        out.end()
+    if Part.CLEAN in part:
+        out = _Report(as_json, "Changes to clean text", ["repairer", "tokens", "changes", "share"])
+        for found in bench.clean():
+            record = {"bench": "repair", "part": "clean", **asdict(found), "share": found.share}
+            out.row(record, [found.repairer, found.tokens, found.changes, f"{found.share:.2%}"])
+        out.end()
+    if Part.SPEED in part:
+        columns = ["repairer", "decoding alone", "beside", "slower", "proposed/s", "for each decoded"]
+        out = _Report(as_json, "Repair beside decoding, tokens/s", [*columns, "p50", "p99 a window"])
+        for pace in bench.speed():
+            out.row(
+                {
+                    "bench": "repair",
+                    "part": "speed",
+                    **asdict(pace),
+                    "slowdown": pace.slowdown,
+                    "keeps_up": pace.keeps_up,
+                    "p50": pace.latency(0.5),
+                    "p99": pace.latency(0.99),
+                },
+                [
+                    pace.repairer,
+                    f"{_median(pace.alone):.1f}",
+                    f"{_median(pace.together):.1f}",
+                    f"{pace.slowdown:.1%}",
+                    f"{_median(pace.proposed):.1f}",
+                    f"{pace.keeps_up:.2f}",
+                    f"{1e3 * pace.latency(0.5):.0f} ms",
+                    f"{1e3 * pace.latency(0.99):.0f} ms",
+                ],
+            )
+        out.end()
 
 
 # ---- shared ----------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def decode(loaded: Any, settings: Settings, rows: int, *, tokens: int = 24, runs
     fill(mind, ids)
     ours, plain = [], []
     for run in range(runs + 1):
-        a = _ours(mind, tokens)
+        a = spoken(mind, tokens)
         b = _plain(stock, prefix, cache, tokens)
         if run:
             ours.append(a)
@@ -66,7 +66,7 @@ def fill(mind: Mind, ids: np.ndarray, chunk: int = 256) -> None:
         mind.feed_ids(ids[start : start + chunk], Source.USER)
 
 
-def _ours(mind: Mind, tokens: int) -> float:
+def spoken(mind: Mind, tokens: int) -> float:
     """Greedy, over one token id that never ends a turn, as `generate` is made to do below."""
     how = Sampling(temperature=0.0, logit_bias=dict.fromkeys(mind.codec.end_ids, float("-inf")))
     start = time.perf_counter()

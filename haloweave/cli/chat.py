@@ -25,6 +25,7 @@ def chat(
     model: options.Model = None,
     budget: options.Budget = None,
     policy: options.PolicyOption = None,
+    repair: options.Repair = None,
     system: System = None,
     limit: options.Limit = None,
     temperature: options.Temperature = None,
@@ -34,8 +35,8 @@ def chat(
 ) -> None:
     """Talk with a local model whose context is alive.
 
-    Lines that begin with / are commands: /pin, /boost, /redact, /weave, /why, /undo, /stats, /heat, /show;
-    /help explains them. Ctrl-C interrupts a reply and keeps the mind; twice at the prompt it quits.
+    Lines that begin with / are commands: /pin, /boost, /redact, /weave, /why, /undo, /repair, /stats, /heat,
+    /show; /help explains them. Ctrl-C interrupts a reply and keeps the mind; twice at the prompt it quits.
 
     Input that is no terminal works too: each line is a turn, and the replies are plain text.
     """
@@ -48,6 +49,7 @@ def chat(
         model=model,
         budget=budget,
         policy=policy,
+        repair=repair,
         system=system,
         limit=limit,
         temperature=temperature,

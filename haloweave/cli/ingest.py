@@ -18,6 +18,7 @@ from haloweave.cli.tally import Tally
 from haloweave.engine.sampling import Sampling
 from haloweave.events import Event, Notice, Spoke, TurnEnded
 from haloweave.memory.tokens import Source
+from haloweave.mending import Stats
 from haloweave.mind import Mind
 
 
@@ -59,6 +60,8 @@ class Reading:
 
     tally: Tally
     interrupted: bool = False
+    repairs: Stats | None = None
+    """What repair did; None if nobody repaired."""
 
 
 Watch = Callable[[Moment], None]
@@ -93,6 +96,14 @@ def read(
                 watch(moment)
         return replace(reading, interrupted=True)
     return reading
+
+
+def settled(session: Session, reading: Reading, report: Report) -> Reading:
+    """The reading with the figures of repair, once what was told in idle moments is told on."""
+    for moment in session.meanwhile():
+        if isinstance(moment.event, Notice):
+            report.notice(moment.event.text)
+    return replace(reading, repairs=session.repairs())
 
 
 def _moments(

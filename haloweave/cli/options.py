@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from haloweave.errors import InvalidInput
-from haloweave.settings import PolicyName, Settings, settings
+from haloweave.settings import PolicyName, RepairName, Settings, settings
 
 
 class Speaker(StrEnum):
@@ -27,6 +27,9 @@ class Speaker(StrEnum):
 
 Policy = Enum("Policy", {name.upper(): name for name in get_args(PolicyName)}, type=str)  # type: ignore[misc]
 """The brightness policies that the settings know."""
+
+RepairBy = Enum("RepairBy", {name.upper(): name for name in get_args(RepairName)}, type=str)  # type: ignore[misc]
+"""Who may repair, as the settings know them."""
 
 
 def _option(field: str, *names: str, help: str) -> Any:
@@ -51,6 +54,14 @@ Temperature = Annotated[
 PolicyOption = Annotated[
     Policy | None,
     _option("policy", "--policy", help="What makes a token bright."),
+]
+Repair = Annotated[
+    RepairBy | None,
+    _option(
+        "repair",
+        "--repair",
+        help="Who mends the text around what was culled: mlm (a small masked LM), self (the model) or off.",
+    ),
 ]
 Limit = Annotated[int | None, _option("limit", "--limit", help="Tokens the model may say in one turn.")]
 Threads = Annotated[

@@ -8,6 +8,7 @@ Knows consoles, tallies and how things look. Must not know minds.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -112,6 +113,8 @@ def summary_table(reading: Reading, budget: int) -> Table:
     by_source = ", ".join(f"{n:,} {s.name.lower()}" for s, n in tally.culled.most_common())
     marks = f"; {tally.markers:,} markers [...] left" if tally.markers else ""
     table.add_row("culled", f"{tally.dead:,} tokens" + (f" ({by_source})" if by_source else "") + marks)
+    if reading.repairs is not None:
+        table.add_row("repaired", show.repairs_line(reading.repairs))
     line = tally.line()
     if line:
         first, last = line[0] / MEGA, line[-1] / MEGA
@@ -169,7 +172,8 @@ class JsonReport:
         tally = reading.tally
         line = {"event": "summary", "interrupted": reading.interrupted, **figures(tally, budget)}
         died = {s.name: n for s, n in sorted(tally.culled.items())}
-        emit(self._tools, {**line, "culled_by_source": died, "resident_bytes": tally.line()})
+        mended = {} if reading.repairs is None else {"repairs": asdict(reading.repairs)}
+        emit(self._tools, {**line, "culled_by_source": died, "resident_bytes": tally.line(), **mended})
 
 
 def figures(tally: Tally, budget: int) -> dict[str, Any]:

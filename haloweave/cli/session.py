@@ -3,7 +3,7 @@
 """A mind on its runner, as the one thread that talks to a person sees it.
 
 Knows runners, events and Ctrl-C. Must not know consoles. `play` hands out what happens moment by moment;
-whatever interrupts it, the mind is whole and idle afterwards.
+whatever interrupts it, the mind is whole and idle afterwards. `meanwhile` tells what happens to an idle mind.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from haloweave.budget import Totals
 from haloweave.events import Event
 from haloweave.memory.laws import Laws
 from haloweave.memory.tokens import View
+from haloweave.mending import Mender, Stats
 from haloweave.mind import Mind
 from haloweave.runner import Runner, Work
 from haloweave.text import Codec
@@ -41,14 +42,14 @@ class Moment:
 class Session:
     """Use as a context: the runner starts with it and ends with it."""
 
-    def __init__(self, mind: Mind) -> None:
-        self._mind = mind
+    def __init__(self, mind: Mind, mender: Mender | None = None) -> None:
+        self._mind, self._mender = mind, mender
         self.codec: Codec = mind.codec
         self.laws: Laws = mind.laws
         self.budget = mind.budget
         self._moments: queue.SimpleQueue[Moment | None] = queue.SimpleQueue()
         self._running: Future[None] | None = None
-        self._runner = Runner(mind, self._publish)
+        self._runner = Runner(mind, self._publish, mender)
 
     def _publish(self, event: Event) -> None:
         """On the runner's thread, which alone may look at the mind."""
@@ -89,6 +90,14 @@ class Session:
             missed.append(moment)
         return missed
 
+    def meanwhile(self) -> list[Moment]:
+        """What happened since the last of what was played: repairs, and what is to be told of them."""
+        missed: list[Moment] = []
+        while self._running is None and not self._moments.empty():
+            if (moment := self._moments.get()) is not None:
+                missed.append(moment)
+        return missed
+
     def ask(self, act: Callable[[Mind], T]) -> T:
         """Do something short, now."""
         answer = self._runner.ask(act)
@@ -103,6 +112,11 @@ class Session:
     def totals(self) -> Totals:
         """The mind's counters now."""
         return self.ask(lambda mind: mind.totals)
+
+    def repairs(self) -> Stats | None:
+        """The figures of repair now; None if nobody repairs."""
+        mender = self._mender
+        return None if mender is None else self.ask(lambda mind: mender.stats)
 
 
 def _settled(future: Future[T], seconds: float) -> bool:

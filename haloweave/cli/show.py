@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """How a context looks on a terminal: meter, heat strip, coloured text, tables of reasons.
 
-Knows rich, and the plain values of `haloweave.look`. Must not know minds or sessions. Every colour comes
-with its own background, so that dark and light terminals read the same; without colour the block characters
-and marks still tell.
+Knows rich, edits, and the plain values of `haloweave.look`. Must not know minds or sessions. Every colour
+comes with its own background, so that dark and light terminals read the same; without colour the block
+characters and marks still tell.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from rich.text import Text
 
 from haloweave import look
 from haloweave.cli.tools import safe
+from haloweave.memory.edit import Edit
 from haloweave.memory.tokens import FULL, View
-from haloweave.text import Codec
+from haloweave.mending import Stats
+from haloweave.text import Codec, spell
 
 RAMP = (
     ("#b4b4cc", "#17172b"),
@@ -120,6 +122,37 @@ def reasons(found: Sequence[look.Why]) -> Table:
             "; ".join(why.reasons),
         )
     return table
+
+
+def changes(edit: Edit, codec: Codec) -> list[str]:
+    """What an edit made of the text, place by place: “old” → “new”."""
+    sides = (
+        (spell(codec, s.old.token_id.tolist()), spell(codec, s.new.token_id.tolist())) for s in edit.splices
+    )
+    return [f"{_quoted(old)} → {_quoted(new)}" for old, new in sides]
+
+
+def repairs_line(stats: Stats) -> str:
+    """What repair did, in one line."""
+    lost = f", {stats.dropped:,} dropped" if stats.dropped else ""
+    failed = f", {stats.failures:,} failures" if stats.failures else ""
+    return (
+        f"{stats.applied:,} places, of {stats.scars:,} scars seen ({stats.waiting:,} waiting{lost}){failed}"
+    )
+
+
+def repairs(stats: Stats) -> list[tuple[str, str]]:
+    """What repair did, figure by figure."""
+    state = {"closed": "at work", "open": "failed, and waits for its next try", "spent": "stopped for good"}
+    return [
+        ("repair", state[stats.state]),
+        ("scars", f"{stats.scars:,} seen, {stats.waiting:,} waiting, {stats.dropped:,} dropped"),
+        ("windows", f"{stats.windows:,} asked, {stats.p50:.2f} s each (p99 {stats.p99:.2f} s)"),
+        ("proposals", f"{stats.proposals:,}: {stats.applied:,} applied, {stats.stale:,} stale"),
+        ("gain", f"{stats.gain:,.1f} nats"),
+        ("failures", f"{stats.failures:,}"),
+        ("busy", f"{stats.seconds:,.1f} s"),
+    ]
 
 
 def _quoted(text: str) -> str:

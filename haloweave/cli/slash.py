@@ -23,7 +23,7 @@ from haloweave.cli.session import Session
 from haloweave.cli.tally import Tally
 from haloweave.cli.tools import Tools
 from haloweave.errors import InvalidInput
-from haloweave.events import Edited
+from haloweave.events import Edited, Notice
 from haloweave.memory import plan
 from haloweave.memory.edit import Edit
 from haloweave.memory.tokens import FULL, Source
@@ -120,6 +120,8 @@ class Hands:
         before, tally = len(self._session.view().tokens), Tally(self._session.codec)
         for moment in self._session.play(lambda mind: mind.weave(rows)):
             tally.add(moment)
+            if isinstance(moment.event, Notice):
+                self._tools.say(f"note: {moment.event.text}")
         if not tally.dead:
             why = "nothing more may be culled" if before > rows else f"{before} rows are held, {rows} wanted"
             self._tools.tell(f"nothing culled: {why}")
@@ -147,9 +149,7 @@ class Hands:
         view, totals = self._session.view(), self._session.totals()
         tokens = view.tokens
         able = self._session.ask(lambda mind: mind.engine.capabilities)
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(ratio=1)
+        table = _figures()
         table.add_row("model", f"{self._settings.model} ({able.architecture}, {able.dtype} on {able.device})")
         table.add_row("context", show.meter(len(tokens), self._session.budget))
         held = ((s, int((tokens.source == s).sum())) for s in Source)
@@ -161,6 +161,14 @@ class Hands:
         table.add_row("brightness", f"by {self._settings.policy}, mean {mean:.0f} of 255")
         table.add_row("memory", f"{psutil.Process().memory_info().rss / 1e6:,.0f} MB resident")
         self._tools.out.print(table)
+
+    def repair(self, argument: str) -> None:
+        """Figures of repair."""
+        stats = self._session.repairs()
+        if stats is None:
+            self._tools.tell("repair is off; halo chat --repair mlm, or --repair self, turns it on")
+            return
+        self._tools.out.print(_figures(show.repairs(stats)))
 
     def heat(self, argument: str) -> None:
         """One strip of the context."""
@@ -201,11 +209,22 @@ COMMANDS = {
     "weave": Command(Hands.weave, "[ROWS]", "cull (evict) the dimmest until ROWS are held"),
     "why": Command(Hands.why, "[TEXT]", "why tokens live: the brightest, or those of TEXT"),
     "undo": Command(Hands.undo, "", "take the newest change of the context back"),
+    "repair": Command(Hands.repair, "", "figures of repair: what was mended around what was culled"),
     "heat": Command(Hands.heat, "", "the context as one strip of brightness"),
     "show": Command(Hands.show, "", "the whole context, coloured by brightness"),
     "stats": Command(Hands.stats, "", "figures of this mind"),
     "help": Command(Hands.help, "", "this list"),
 }
+
+
+def _figures(rows: Sequence[tuple[str, str]] = ()) -> Table:
+    """A table of names and figures."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(ratio=1)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _find(mind: Mind, text: str) -> tuple[look.Run, ...]:

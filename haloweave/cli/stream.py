@@ -33,6 +33,7 @@ def stream(
     model: options.Model = None,
     budget: options.Budget = None,
     policy: options.PolicyOption = None,
+    repair: options.Repair = None,
     limit: options.Limit = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
@@ -60,6 +61,7 @@ def stream(
         model=model,
         budget=budget,
         policy=policy,
+        repair=repair,
         limit=limit,
         temperature=temperature,
         seed=seed,
@@ -70,6 +72,7 @@ def stream(
         turns = [(file, Source[source.name]) for file in found]
         reading = ingest.read(session, turns, report, every=every)
         stopped = ingest.ask(session, ask or (), sampling(s), s.limit, report)
+        reading = ingest.settled(session, reading, report)
         report.summary(reading, session.budget)
     if reading.interrupted or stopped:
         raise typer.Exit(130)

@@ -21,13 +21,16 @@ from haloweave.cli.session import Moment, Session
 from haloweave.cli.stage import Stage, no_echo
 from haloweave.cli.tools import Tools
 from haloweave.errors import HaloError
-from haloweave.events import Notice, Spoke, TurnEnded
+from haloweave.events import Edited, Notice, Spoke, TurnEnded
+from haloweave.memory.plan import REPAIR
 
 if TYPE_CHECKING:
     from haloweave.engine.sampling import Sampling
     from haloweave.settings import Settings
 
 PROMPT = "› "
+_SHOWN = 4
+"""Repairs of one turn that are quoted."""
 _ENDINGS = {
     "length": "(cut off at the limit; --limit raises it)",
     "interrupted": "(interrupted; the mind keeps what it said)",
@@ -45,6 +48,8 @@ class Talk:
         self._heat = heat and self._live
         self._speed: float | None = None
         self._hands = slash.Hands(tools, session, s)
+        self._repaired: list[str] = []
+        """What repair made of the text since this was last told."""
 
     def run(self) -> int:
         """Talk until the person leaves; the exit code."""
@@ -53,9 +58,10 @@ class Talk:
         for line in self._lines():
             try:
                 if not self._take(line):
-                    return 0
+                    break
             except HaloError as err:
                 self._tools.fail(str(err))
+        self._catch_up()
         return 130 if self._left_by_force else 0
 
     def _take(self, line: str) -> bool:
@@ -89,6 +95,32 @@ class Talk:
                 stage.note(event.text)
             elif isinstance(event, TurnEnded) and event.reason in _ENDINGS and self._live:
                 stage.note(_ENDINGS[event.reason])
+            elif isinstance(event, Edited):
+                self._note_repair(event)
+        if repaired := self._of_repairs():
+            stage.note(repaired)
+
+    # ---- repairs, told when a turn is over ---------------------------------------------------------
+
+    def _note_repair(self, done: Edited) -> None:
+        if done.edit.reason == REPAIR and self._live:
+            self._repaired += show.changes(done.edit, self._session.codec)
+
+    def _of_repairs(self) -> str:
+        """The places repaired since this was last called, in a line."""
+        all_of_them, self._repaired = self._repaired, []
+        more = f" and {len(all_of_them) - _SHOWN} more" if len(all_of_them) > _SHOWN else ""
+        return f"(repaired: {', '.join(all_of_them[:_SHOWN])}{more})" if all_of_them else ""
+
+    def _catch_up(self) -> None:
+        """Tell what happened while nothing was said."""
+        for moment in self._session.meanwhile():
+            if isinstance(moment.event, Notice):
+                self._tools.say(f"note: {moment.event.text}")
+            elif isinstance(moment.event, Edited):
+                self._note_repair(moment.event)
+        if repaired := self._of_repairs():
+            self._tools.say(repaired)
 
     # ---- the person's side -----------------------------------------------------------------------
 
@@ -103,6 +135,7 @@ class Talk:
             import readline  # noqa: F401  (gives `input` a history and line editing)
         warned = False
         while True:
+            self._catch_up()
             self._meter()
             try:
                 line = input(PROMPT)

@@ -19,6 +19,7 @@ import psutil
 from haloweave.cli.session import Moment
 from haloweave.events import Edited, Fed
 from haloweave.memory.edit import Splice
+from haloweave.memory.plan import REPAIR
 from haloweave.memory.tokens import Source, Tokens
 from haloweave.text import Codec, spell
 
@@ -68,7 +69,7 @@ class Tally:
             self._sample()
         elif isinstance(event, Edited):
             self.edits += 1
-            for splice in event.edit.splices:
+            for splice in event.edit.splices if event.edit.reason != REPAIR else ():
                 self._bury(splice)
         self.seconds += max(moment.at - self._mark, 0.0)
         self._mark = max(moment.at, self._mark)

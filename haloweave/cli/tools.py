@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Halo Weave contributors
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
-"""What every command is handed: where to write, and how to get a mind.
+"""What every command is handed: where to write, and how to get a mind and its mender.
 
-Knows the two consoles and one function. Tests pass a `Tools` of their own; nothing is patched.
+Knows the two consoles and two functions. Tests pass a `Tools` of their own; nothing is patched.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from haloweave.mending import Mender
     from haloweave.mind import Mind
     from haloweave.progress import Progress
     from haloweave.settings import Settings
@@ -23,6 +24,7 @@ _SAFE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}
 _SAFE |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 MakeMind = Callable[["Settings", "Progress"], "Mind"]
+MakeMender = Callable[["Settings", "Mind", "Progress"], "Mender | None"]
 
 
 def safe(text: str) -> str:
@@ -34,6 +36,14 @@ def _real_mind(s: Settings, progress: Progress) -> Mind:
     from haloweave.build import build  # torch comes with it
 
     return build(s, progress=progress)
+
+
+def _real_mender(s: Settings, mind: Mind, progress: Progress) -> Mender | None:
+    if s.repair == "off":
+        return None
+    from haloweave.build import mender
+
+    return mender(s, mind, progress)
 
 
 def _out() -> Console:
@@ -49,6 +59,7 @@ class Tools:
     """A command's surroundings. Results go to `out`, messages and progress to `err`."""
 
     mind: MakeMind = _real_mind
+    mender: MakeMender = _real_mender
     out: Console = field(default_factory=_out)
     err: Console = field(default_factory=_err)
 

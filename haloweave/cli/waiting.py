@@ -77,5 +77,6 @@ def awake(tools: Tools, s: Settings) -> Iterator[Session]:
 
     with reporting(tools, f"waking {s.model}") as report:
         mind = tools.mind(s, report)
-    with Session(mind) as session:
+        mender = tools.mender(s, mind, report)
+    with Session(mind, mender) as session:
         yield session

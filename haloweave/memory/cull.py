@@ -132,12 +132,17 @@ def smoothed(x: np.ndarray, width: int) -> Float64[np.ndarray, " S"]:
     return mean
 
 
+def runs(mask: Bool[np.ndarray, " S"]) -> list[tuple[int, int]]:
+    """Start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
 def dark_run(dark: Bool[np.ndarray, " S"]) -> Int64[np.ndarray, " S"]:
     """For each slot the length of the dark run it stands in; 0 where it is not dark."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], dark, [False]]).astype(np.int8)))
-    starts, stops = edges[::2], edges[1::2]
     lengths = np.zeros(len(dark), np.int64)
-    lengths[dark] = np.repeat(stops - starts, stops - starts)
+    for start, stop in runs(dark):
+        lengths[start:stop] = stop - start
     return lengths
 
 

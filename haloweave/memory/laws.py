@@ -47,6 +47,18 @@ class Laws:
             locked[-self.tail :] = True
         return spread(tokens, locked)
 
+    def rigid(self, tokens: Tokens) -> Bool[np.ndarray, " S"]:
+        """Slots whose text no repair may change: untouchable, or nobody's to rewrite."""
+        mask: np.ndarray = self.untouchable(tokens) | unwritable(tokens)
+        return mask
+
+
+def unwritable(tokens: Tokens) -> Bool[np.ndarray, " S"]:
+    """Slots whose text is not rewritten, however dim: frames, markers, logs and tools, whole units."""
+    fixed = (Source.CONTROL, Source.MARKER, *WHOLE)
+    mask: np.ndarray = np.isin(tokens.source, fixed) | (tokens.unit != NO_UNIT)
+    return mask
+
 
 def spread(tokens: Tokens, marked: Bool[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
     """The mask, and with each marked token the rest of its unit."""

@@ -21,6 +21,9 @@ from haloweave.memory.edit import PROVISIONAL, Edit, Splice, Surgery, deletion
 from haloweave.memory.laws import WHOLE, Laws, framed, hollow_turns, spread
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 
+REPAIR = "repair"
+"""Reason of an edit made of proposals alone."""
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -28,6 +31,9 @@ class Proposal:
 
     R2 < R shrinks the run, R2 = R substitutes, R2 = 0 deletes. It names uids, so it may be made
     elsewhere and later: what no longer applies is dropped when it is planned.
+
+    A run of which every token is being culled by the same plan may become fewer tokens (0 < R2 < R) instead
+    of vanishing; one of which only some are does not apply.
     """
 
     uid: Int64[np.ndarray, " R"]
@@ -80,8 +86,8 @@ def propose(
     view: View, proposals: Sequence[Proposal], *, laws: Laws, control_ids: frozenset[int] = frozenset()
 ) -> Edit:
     """One edit of those proposals that apply now; without splices if none does."""
-    nobody = CullChoice(np.empty(0, np.int64), "repair")
-    return plan(view, nobody, proposals, laws=laws, marker=Marker(), control_ids=control_ids, reason="repair")
+    nobody = CullChoice(np.empty(0, np.int64), REPAIR)
+    return plan(view, nobody, proposals, laws=laws, marker=Marker(), control_ids=control_ids, reason=REPAIR)
 
 
 def _check_lawful(tokens: Tokens, dead: Bool[np.ndarray, " S"], laws: Laws) -> None:
@@ -169,9 +175,9 @@ def _applicable(
     laws: Laws,
     control_ids: frozenset[int],
 ) -> list[tuple[slice, np.ndarray]]:
-    """Proposals that still speak of living, free, neighbouring tokens; the greater gain wins overlaps."""
-    rigid = laws.untouchable(tokens) | dead | (tokens.source == Source.CONTROL)
-    rigid |= np.isin(tokens.source, WHOLE) | (tokens.source == Source.MARKER) | (tokens.unit != NO_UNIT)
+    """Proposals that still speak of free, neighbouring tokens, all of them living or all of them dying; the
+    greater gain wins overlaps."""
+    rigid = laws.rigid(tokens)
     slot_of = {int(uid): slot for slot, uid in enumerate(tokens.uid)} if proposals else {}
     taken: list[tuple[slice, np.ndarray]] = []
     for p in sorted((p for p in proposals if np.isfinite(p.gain)), key=lambda p: -p.gain):
@@ -179,13 +185,22 @@ def _applicable(
         if not slots or slots != list(range(slots[0], slots[0] + len(slots))) or slots[0] < 0:
             continue
         run = slice(slots[0], slots[-1] + 1)
-        if np.any(rigid[run]) or len(p.new_ids) > len(slots) or control_ids.intersection(p.new_ids.tolist()):
+        if np.any(rigid[run]) or control_ids.intersection(p.new_ids.tolist()):
             continue
-        if np.array_equal(p.new_ids, tokens.token_id[run]):
+        if not _becomes(tokens.token_id[run], p.new_ids, dead[run]):
             continue
         rigid[run] = True
         taken.append((run, p.new_ids))
     return sorted(taken, key=lambda t: t[0].start)
+
+
+def _becomes(
+    old: Int32[np.ndarray, " R"], new: Int32[np.ndarray, " R2"], dying: Bool[np.ndarray, " R"]
+) -> bool:
+    """Whether a run may become that: what lives no longer and otherwise, what dies shorter and something."""
+    if dying.any():
+        return bool(dying.all()) and 0 < len(new) < len(old)
+    return len(new) <= len(old) and not np.array_equal(new, old)
 
 
 def _edit(view: View, dead: Bool[np.ndarray, " S"], pieces: dict[int, Tokens], reason: str) -> Edit:

@@ -36,7 +36,7 @@ class RepairWindow:
     heat: Float32[np.ndarray, " W"]
     """How far each token may change, 0..1. At 0 it is locked: never noised, predicted or changed."""
     doomed: Bool[np.ndarray, " W"]
-    """About to be culled: a run of these may become fewer tokens, or go."""
+    """About to be culled: a run of these becomes fewer tokens, if that is proposed, or goes."""
 
     def __post_init__(self) -> None:
         size = len(self.token_id)
@@ -73,6 +73,17 @@ class RepairWindow:
         """The same window with more positions locked."""
         heat = np.where(locked, np.float32(0), self.heat)
         return RepairWindow(self.uid.copy(), self.token_id.copy(), heat, self.doomed.copy())
+
+    @property
+    def standing(self) -> Int32[np.ndarray, " S"]:
+        """The text without what is doomed."""
+        ids: np.ndarray = self.token_id[~self.doomed]
+        return ids
+
+    def place(self, run: slice) -> slice:
+        """Where a run of this window stands in `standing`; empty if all of it is doomed."""
+        before = np.concatenate([[0], np.cumsum(~self.doomed)])
+        return slice(int(before[run.start]), int(before[run.stop]))
 
     def run(self, proposal: Proposal) -> slice | None:
         """Where a proposal's run stands in this window; None if it is not one unbroken run of it."""
@@ -141,8 +152,13 @@ class Scorer(Protocol):
     def vocabulary(self) -> int: ...
 
     @property
+    def opening(self) -> int:
+        """The id that stands before a text."""
+        ...
+
+    @property
     def limit(self) -> int:
-        """Tokens that one reading may hold."""
+        """Tokens that one reading may hold, the opening included."""
         ...
 
     def read(self, ids: Sequence[int] | np.ndarray) -> Reading:

@@ -84,7 +84,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
         )
         low = key_states.dtype in (torch.float16, torch.bfloat16)
         self.master = self.keys.float() if low else self.keys
-        self.norms = torch.zeros((heads, self.capacity), dtype=torch.float32, device=key_states.device)
+        self.norms = self.arena.norms_of(self, heads, key_states.device)
         self.is_initialized = True
 
     def update(
@@ -127,6 +127,19 @@ class Arena(Cache):  # type: ignore[misc]
         self.capacity = capacity
         self.rows = 0
         self.current = Pass(torch.empty(0, dtype=torch.int64), 0, True)
+        self.norms: Float[Tensor, "L H C"] | None = None
+        """Norms of all value rows in one piece, where all layers have as many heads, so that a pass pays for
+        one operation over them and not for one in each layer."""
+
+    def norms_of(self, layer: ArenaLayer, heads: int, device: torch.device) -> Float[Tensor, "H C"]:
+        """Room for the norms of one layer's values."""
+        if self.norms is None:
+            shape = (len(self.layers), heads, self.capacity)
+            self.norms = torch.zeros(shape, dtype=torch.float32, device=device)
+        if self.norms.shape[1] == heads and self.norms.device == device:
+            room: Tensor = self.norms[self.layers.index(layer)]
+            return room
+        return torch.zeros((heads, self.capacity), dtype=torch.float32, device=device)
 
     def begin(self, slots: Int64[Tensor, " Q"], *, rows: int, tail: bool, observe: bool = False) -> Pass:
         """Announce a forward pass. Rows are taken over only by `commit`, once it has succeeded."""

@@ -47,6 +47,10 @@ class AttentionTap:
         self._seen: dict[int, tuple[Float[Tensor, "H 2 S"], Float[Tensor, "H S"]]] = {}
         """By layer: attention received, plain and as shares, and that of the last query alone."""
         self._groups = 1
+        self._single: Float[Tensor, "L H G S"] | None = None
+        """Attention weights of a pass of one query, layer by layer in the order they came."""
+        self._singles: list[int] = []
+        """The layers that are in it."""
 
     def register(self) -> str:
         """Make the function known to transformers; the name to give as `attn_implementation`."""
@@ -98,6 +102,12 @@ class AttentionTap:
         _, heads, queries, width = query.shape
         kv_heads, rows = key.shape[1], key.shape[2]
         groups = heads // kv_heads
+        if queries == 1 and layer is not None and mask is None and softcap is None:
+            room = self._room(layer, (kv_heads, groups, rows), query)
+            if room is not None:
+                scores = self._scores(query.view(kv_heads, groups, width) * scale, key[0])
+                torch.softmax(scores, dim=-1, dtype=torch.float32, out=room)
+                return torch.bmm(room.to(value.dtype), value[0]).view(1, heads, 1, value.shape[-1])
         step = max(1, min(queries, _BLOCK // (heads * rows)))
         parts = []
         for start in range(0, queries, step):
@@ -117,6 +127,18 @@ class AttentionTap:
             parts.append(part.view(kv_heads * groups, n, value.shape[-1]))
         out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return out[None]
+
+    def _room(self, layer: int, shape: tuple[int, int, int], like: Tensor) -> Float[Tensor, "H G S"] | None:
+        """Where one layer's weights for a single query go, so that they are pooled with those of all layers;
+        None if this layer is not shaped as the ones before it."""
+        if self._single is None:
+            layers = len(self.arena.layers)
+            self._single = torch.empty((layers, *shape), dtype=torch.float32, device=like.device)
+            self._groups = shape[1]
+        if self._single.shape[1:] != shape or self._single.device != like.device:
+            return None
+        self._singles.append(layer)
+        return self._single[len(self._singles) - 1]
 
     @staticmethod
     def _scores(q: Float[Tensor, "H M D"], key: Float[Tensor, "H S D"]) -> Float[Tensor, "H M S"]:
@@ -140,7 +162,7 @@ class AttentionTap:
 
     def collect(self) -> AttentionSample | None:
         """What the pass just made has seen, averaged over layers and heads; forgets it."""
-        if not self._seen:
+        if not self._seen and not self._singles:
             return None
         with torch.inference_mode():
             pooled = self._pooled().cpu().numpy()
@@ -151,19 +173,45 @@ class AttentionTap:
     def _pooled(self) -> Float[Tensor, "3 S"]:
         """Mass, value mass and last over all observed layers at once, so that decoding pays for a handful of
         small operations and not for a handful in each layer."""
-        paid = torch.cat([paid for paid, _ in self._seen.values()])
-        latest = torch.cat([latest for _, latest in self._seen.values()])
-        rows = paid.shape[2]
-        norms = torch.cat([self.arena.layers[layer].norms[:, :rows] for layer in self._seen])
-        strength = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
-        sums = torch.stack(
-            [paid[:, 0].sum(0), (paid[:, 1] * strength.square_()).sum(0), latest.sum(0)], dim=0
-        )
-        return sums / (len(paid) * self._groups)
+        sums, count = [], 0
+        if self._singles and self._single is not None:
+            weights = self._single[: len(self._singles)]
+            sums.append(_pooled_singles(weights, self._norms(self._singles, weights.shape[-1])))
+            count += weights.shape[0] * weights.shape[1]
+        if self._seen:
+            paid = torch.cat([paid for paid, _ in self._seen.values()])
+            latest = torch.cat([latest for _, latest in self._seen.values()])
+            norms = torch.cat([self.arena.layers[n].norms[:, : paid.shape[2]] for n in self._seen])
+            strength = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
+            valued = (paid[:, 1] * strength.square_()).sum(0)
+            sums.append(torch.stack([paid[:, 0].sum(0), valued, latest.sum(0)]))
+            count += len(paid)
+        return torch.stack(sums).sum(0) / (count * self._groups)
+
+    def _norms(self, layers: list[int], rows: int) -> Float[Tensor, "L H S"]:
+        """Norms of the value rows of layers with as many heads."""
+        every = self.arena.norms
+        if every is not None and layers == list(range(len(self.arena.layers))):
+            return every[:, :, :rows]
+        return torch.stack([self.arena.layers[layer].norms[:, :rows] for layer in layers])
 
     def reset(self) -> None:
         """Forget what a pass that failed has seen."""
-        self._seen = {}
+        self._seen, self._single, self._singles = {}, None, []
+
+
+def _pooled_singles(weights: Float[Tensor, "L H G S"], norms: Float[Tensor, "L H S"]) -> Float[Tensor, "3 S"]:
+    """Sums over layers and heads of what one query paid: plain, as shares of what was not paid to the sinks
+    times squared relative value norms, and plain again (it is the last query too)."""
+    layers, heads, groups, rows = weights.shape
+    per_query = weights.new_ones((layers, heads, 2, groups))
+    per_query[:, :, 1] /= weights[..., SINKS:].sum(-1).clamp_min_(1e-6)
+    per_query[:, :, 1] /= norms.mean(dim=-1, keepdim=True).clamp_min_(1e-12).square_()
+    flat = weights.view(layers * heads, groups, rows)
+    paid = torch.bmm(per_query.view(layers * heads, 2, groups), flat).view(layers, heads, 2, rows)
+    plain = paid[:, :, 0].sum((0, 1))
+    valued = paid[:, :, 1].mul_(norms).mul_(norms).sum((0, 1))
+    return torch.stack([plain, valued, plain])
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -83,6 +83,11 @@ class HFEngine:
     def kv(self) -> HFEngine:
         return self
 
+    @property
+    def model(self) -> PreTrainedModel:
+        """What runs here, for a judge that works on a twin of it (see `scoring`)."""
+        return self._model
+
     def feed(self, ids: Sequence[int] | np.ndarray, *, score: bool = False) -> Forward:
         """See `Engine.feed`."""
         new = self._checked(ids)

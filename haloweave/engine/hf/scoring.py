@@ -60,6 +60,11 @@ class HostScorer:
         return int(self._model.get_input_embeddings().num_embeddings)
 
     @property
+    def opening(self) -> int:
+        """The id that stands before a text."""
+        return self._opening
+
+    @property
     def limit(self) -> int:
         """Tokens that one reading may hold, the opening included."""
         return self._limit
@@ -76,7 +81,7 @@ class HostReading:
 
     def __init__(self, model: PreTrainedModel, limit: int, batch: int) -> None:
         self._model, self._limit, self._batch = model, limit, batch
-        self._cache = DynamicCache(config=model.config)
+        self._cache = DynamicCache()  # whole rows at sliding layers too: branches need them
         self._last: Tensor | None = None
         self._logits: np.ndarray | None = None
 
@@ -137,7 +142,7 @@ class HostReading:
 
     def _branch(self, ids: Tensor) -> Tensor:
         """Logits [B T V] of branches that go on from what was read; the cache stays as it is."""
-        branch = _repeated(self._cache, len(ids), self._model.config)
+        branch = _repeated(self._cache, len(ids))
         positions = torch.arange(self.rows, self.rows + ids.shape[1], device=ids.device)
         out = self._model(
             input_ids=ids,
@@ -163,9 +168,9 @@ def _log_p(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
 
 
-def _repeated(cache: DynamicCache, count: int, config: object) -> DynamicCache:
+def _repeated(cache: DynamicCache, count: int) -> DynamicCache:
     """A cache of `count` branches that share what was read: expanded views, copied only where rows join."""
-    branch = DynamicCache(config=config)
+    branch = DynamicCache()
     for i, layer in enumerate(cache.layers):
         keys, values = layer.keys, layer.values
         branch.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), i)

@@ -1,132 +1,120 @@
 # SPDX-FileCopyrightText: Halo Weave contributors
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
-"""Documents to blocks of token ids of one length, and blocks to masked batches.
+"""Documents to blocks of token ids of one length, and which of them a step reads.
 
-Knows ids, word starts and counter-based randomness: the batch of a step depends on (seed, step) alone, so
-a training that was interrupted goes on as if it had not been. Must not know models.
+Knows ids and counter-based randomness: what a step reads depends on (seed, step) alone, so a training that
+was interrupted goes on as if it had not been. Must not know models. Axes: N tokens of a stream, B blocks,
+T tokens of a block.
 """
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Int32
 
 from haloweave.corpus import Document
+from haloweave.errors import InvalidInput
+from haloweave.repair.mlm.masking import Vocabulary
 
 _HELD_OUT = 100
 """One piece of text in this many is never trained on."""
 _PIECE = 20_000
 """Characters of one piece: what is held out is held out by the page, not by the line."""
 
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What masking needs to know of a tokenizer."""
-
-    size: int
-    mask: int
-    opening: tuple[int, ...]
-    closing: tuple[int, ...]
-    special: frozenset[int]
-    continues: Bool[np.ndarray, " V"]
-    """True for tokens that go on with the word before (`##ing`)."""
+Encode = Callable[[Sequence[str]], list[list[int]]]
+"""Texts to token ids, without special tokens."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's input. Positions with `target` < 0 are not predicted."""
+@dataclass(frozen=True, eq=False)
+class Streams:
+    """All tokens, in the order of their documents: those to train on, and those held out."""
 
-    ids: Int32[np.ndarray, "B T"]
-    heat: Float32[np.ndarray, "B T"]
-    """How far a position's embedding is mixed with the mask's: 0 as it is, 1 masked."""
-    target: Int32[np.ndarray, "B T"]
-
-
-@dataclass(frozen=True)
-class Masking:
-    """How blocks are hidden. Whole words are picked; of those, most are masked, some replaced by a random
-    token (else a model only copies what it sees: GIDD, arXiv 2503.04482), some mixed with the mask, as the
-    soft mask of a repair mixes them."""
-
-    rate: float = 0.2
-    random: float = 0.1
-    soft: float = 0.1
-
-    def batch(
-        self, blocks: Int32[np.ndarray, "B T"], vocabulary: Vocabulary, rng: np.random.Generator
-    ) -> Batch:
-        """Hide part of some blocks."""
-        fixed = np.isin(blocks, list(vocabulary.special))
-        word = np.cumsum(~vocabulary.continues[blocks] | fixed, axis=1)
-        lot = rng.random((len(blocks), blocks.shape[1] + 1))
-        picked = (np.take_along_axis(lot, word, axis=1) < self.rate) & ~fixed
-        kind = np.take_along_axis(rng.random(lot.shape), word, axis=1)
-        noise = rng.integers(0, vocabulary.size, blocks.shape)
-        softly = rng.uniform(0.3, 0.9, blocks.shape)
-        replaced = picked & (kind < self.random)
-        mixed = picked & (kind >= self.random) & (kind < self.random + self.soft)
-        masked = picked & ~replaced & ~mixed
-        heat = np.where(masked, 1.0, np.where(mixed, softly, 0.0))
-        return Batch(
-            np.where(replaced, noise, np.where(masked, vocabulary.mask, blocks)).astype(np.int32),
-            heat.astype(np.float32),
-            np.where(picked, blocks, -1).astype(np.int32),
-        )
+    train: Int32[np.ndarray, " N"]
+    held_out: Int32[np.ndarray, " N"]
 
 
 def pieces(text: str) -> list[str]:
     """A document in pieces of some pages, cut at line ends where there are any."""
     cut, at = [], 0
     while at < len(text):
-        stop = text.find("\n", at + _PIECE)
-        stop = len(text) if stop < 0 else stop
+        stop = _page_end(text, at + _PIECE)
         cut.append(text[at:stop])
         at = stop
     return cut
 
 
-def is_held_out(piece: str) -> bool:
-    """By content, so that it does not depend on order or on what else is trained on."""
-    return int.from_bytes(hashlib.sha256(piece.encode()).digest()[:4], "big") % _HELD_OUT == 0
+def _page_end(text: str, near: int) -> int:
+    """The next line end; if that is more than a page away, the next space."""
+    if (line := text.find("\n", near, near + _PIECE)) >= 0:
+        return line
+    if len(text) <= near + _PIECE:
+        return len(text)
+    space = text.find(" ", near, near + _PIECE)
+    return space if space >= 0 else near
 
 
-def blocks(
-    documents: Iterable[Document],
-    encode: Callable[[Sequence[str]], list[list[int]]],
-    vocabulary: Vocabulary,
-    length: int,
-) -> tuple[Int32[np.ndarray, "B T"], Int32[np.ndarray, "H T"]]:
-    """Blocks to train on and blocks held out, each framed by the opening and closing tokens."""
-    inner = length - len(vocabulary.opening) - len(vocabulary.closing)
-    streams: tuple[list[int], list[int]] = ([], [])
+def rank(piece: str) -> int:
+    """A number by content alone, so that what is held out does not depend on what else is trained on."""
+    return int.from_bytes(hashlib.sha256(piece.encode("utf-8", "surrogatepass")).digest()[:4], "big")
+
+
+def streams(documents: Iterable[Document], encode: Encode, least: int) -> Streams:
+    """Encode documents, holding out one piece in a hundred, and at least `least` tokens of them."""
+    ids, lengths, ranks = array("i"), array("q"), array("q")
     for document in documents:
         cut = pieces(document.text)
-        for piece, ids in zip(cut, encode(cut), strict=True):
-            streams[is_held_out(piece)].extend(ids)
-    framed = []
-    for stream in streams:
-        body = np.array(stream[: len(stream) // inner * inner], np.int32).reshape(-1, inner)
-        ends = [
-            np.tile(np.array(e, np.int32), (len(body), 1)) for e in (vocabulary.opening, vocabulary.closing)
-        ]
-        framed.append(np.concatenate([ends[0], body, ends[1]], axis=1))
-    return framed[0], framed[1]
+        for piece, encoded in zip(cut, encode(cut), strict=True):
+            ids.extend(encoded)
+            lengths.append(len(encoded))
+            ranks.append(rank(piece))
+    sizes = np.array(lengths, np.int64)
+    held = np.repeat(_held_out(np.array(ranks, np.int64), sizes, least), sizes)
+    tokens = np.array(ids, np.int32)
+    return Streams(tokens[~held], tokens[held])
 
 
+def _held_out(ranks: np.ndarray, sizes: np.ndarray, least: int) -> Bool[np.ndarray, " P"]:
+    """Pieces of the same text go the same way. A small text holds out its lowest ranks besides."""
+    held: np.ndarray = ranks % _HELD_OUT == 0
+    for low in np.unique(ranks):
+        if sizes[held].sum() >= least:
+            break
+        held |= ranks == low
+    return held
+
+
+def framed(stream: Int32[np.ndarray, " N"], vocabulary: Vocabulary, length: int) -> Int32[np.ndarray, "B T"]:
+    """A stream cut into blocks, each between the opening and closing tokens; what is left over is dropped."""
+    inner = length - len(vocabulary.opening) - len(vocabulary.closing)
+    if inner < 1:
+        raise InvalidInput(
+            f"blocks of {length} tokens leave no room for text; expected at least {length - inner + 1}"
+        )
+    body = stream[: len(stream) // inner * inner].reshape(-1, inner)
+    first, last = (
+        np.tile(np.array(e, np.int32), (len(body), 1)) for e in (vocabulary.opening, vocabulary.closing)
+    )
+    return np.concatenate([first, body, last], axis=1)
+
+
+@lru_cache(maxsize=2)
 def order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which one epoch reads its blocks."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    drawn = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def step_blocks(seed: int, step: int, batch: int, count: int) -> np.ndarray:
-    """The blocks that one step reads."""
+    """The blocks that one step reads: the next `batch` of an endless row of epochs."""
     first = step * batch
-    epoch, at = divmod(first, count)
-    chosen = order(seed, epoch, count)[at : at + batch]
-    if len(chosen) < batch:
-        chosen = np.concatenate([chosen, order(seed, epoch + 1, count)[: batch - len(chosen)]])
-    return chosen
+    epochs = range(first // count, (first + batch - 1) // count + 1)
+    read = np.concatenate([order(seed, epoch, count) for epoch in epochs])
+    at = first - epochs[0] * count
+    return read[at : at + batch]

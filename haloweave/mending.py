@@ -1,3 +1,0 @@
-# SPDX-FileCopyrightText: Halo Weave contributors
-# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
-"""Repair beside a living mind."""

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     repair_stumble: float = Field(10.0, ge=0, allow_inf_nan=False)
     """Nats by which what stands there must surprise the model before it may change: scars do, good writing
     seldom."""
-    repair_pace: float = Field(0.5, gt=0, le=1)
+    repair_pace: float = Field(0.35, gt=0, le=1)
     """Share of the time that repair may work beside the mind; means nothing where the mind waits for it."""
     repair_timeout: float = Field(30.0, gt=0, le=3600)
     """Seconds without an answer after which repair counts as failed, and is tried again later."""

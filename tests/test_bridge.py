@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from haloweave.errors import ModelUnsupported
-from haloweave.repair.align import Alignment
-from haloweave.repair.bridge import Bridge, BridgeCounts, Crossing, Hole, Outcome
-from haloweave.repair.subwords import Subwords
-from haloweave.repair.wording import cased, fits, opens_sentence
-from haloweave.text import spell
+from haloweave.repair.masked.align import Alignment
+from haloweave.repair.masked.bridge import Bridge, BridgeCounts, Crossing, Hole, Outcome
+from haloweave.repair.masked.subwords import Subwords
+from haloweave.repair.masked.wording import cased, fits, opens_sentence
+from haloweave.text import Codec, spell
 
 CODEC = tiny_mlm.host_codec()
+METASPACE = tiny_mlm.metaspace_codec()
 TOKENIZERS = {
     "wordpiece": tiny_mlm.wordpiece(),
     "roberta": tiny_mlm.roberta_tokenizer(),
@@ -258,6 +259,23 @@ def test_byte_level_answers_bring_their_own_space_and_casing(name: str) -> None:
 def test_sentencepiece_answers_bring_their_own_space() -> None:
     assert spell(CODEC, crossed("sentencepiece", "the cat sat", " cat", "▁dog").new_ids) == " dog"
     assert crossed("sentencepiece", "the cat sat", " cat", "d").outcome is Outcome.IMPOSSIBLE_PREDICTION
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "predicted", "written"),
+    [
+        ("the cat sat", " cat", "dog", " dog"),
+        ("Alice ran", "Alice", "she", "She"),
+        ("the cat", "the", "a", "a"),
+    ],
+)
+def test_a_host_whose_spaces_are_letters(text: str, token: str, predicted: str, written: str) -> None:
+    bridge = Bridge(METASPACE, SUBWORDS["wordpiece"])
+    alignment = bridge.align(np.array(METASPACE.encode([text])[0], np.int32))
+    asked = np.arange(len(alignment)) == at(alignment, token)
+    (found,), _ = bridge.holes(alignment, asked, ~asked & False)
+    crossing = bridge.cross(alignment, found, mlm("wordpiece", predicted))
+    assert (crossing.outcome, spell(METASPACE, crossing.new_ids)) == (Outcome.SINGLE, written)
 
 
 # ---- what is not -------------------------------------------------------------------------------------
@@ -503,11 +521,14 @@ def test_offsets_of_bytes_stay_right(text: str, name: str) -> None:
             assert SUBWORDS[name].spell(ids, [""] * len(ids)) == alignment.text[block.start : block.stop]
 
 
+@pytest.mark.parametrize("codec", [CODEC, METASPACE], ids=["byte level", "metaspace"])
 @given(TEXTS, NAMES, st.booleans(), st.data())
-def test_what_is_taken_stands_in_place(text: str, name: str, join: bool, data: st.DataObject) -> None:
+def test_what_is_taken_stands_in_place(
+    codec: Codec, text: str, name: str, join: bool, data: st.DataObject
+) -> None:
     """Against an independent reading: the text with the words exchanged, encoded whole by the host."""
-    bridge = Bridge(CODEC, SUBWORDS[name], join_words=join)
-    ids = host(text)
+    bridge = Bridge(codec, SUBWORDS[name], join_words=join)
+    ids = np.array(codec.encode([text])[0], np.int32)
     alignment = bridge.align(ids)
     heat = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(ids), max_size=len(ids))), np.int64)
     holes, counts = bridge.holes(alignment, heat > 0, heat > 1)
@@ -524,12 +545,12 @@ def test_what_is_taken_stands_in_place(text: str, name: str, join: bool, data: s
         assert 0 < len(crossing.new_ids) <= found.room
         new = [*ids[: found.host.start], *crossing.new_ids, *ids[found.host.stop :]]
         assert new != ids.tolist()
-        assert not CODEC.control_ids.intersection(crossing.new_ids)
-        if CODEC.encode([alignment.text])[0] == ids.tolist():
-            assert CODEC.encode([spell(CODEC, new)])[0] == new
+        assert not codec.control_ids.intersection(crossing.new_ids)
+        if codec.encode([alignment.text])[0] == ids.tolist():
+            assert codec.encode([spell(codec, new)])[0] == new
         first = alignment.spans[found.host.start, 0]
-        assert spell(CODEC, new)[:first] == alignment.text[:first]
-        assert spell(CODEC, new).endswith(alignment.text[found.stop :])
+        assert spell(codec, new)[:first] == alignment.text[:first]
+        assert spell(codec, new).endswith(alignment.text[found.stop :])
 
 
 def _any_spelling(name: str, word: str) -> int:
@@ -611,7 +632,7 @@ def test_a_host_that_rewrites_text(old: str, new: str, outcome: Outcome) -> None
 
 def test_the_bridge_loads_no_model_library() -> None:
     code = (
-        "import sys, haloweave.repair.bridge, haloweave.repair.draft, haloweave.repair.batch\n"
+        "import sys, haloweave.repair.masked.bridge, haloweave.repair.masked.draft, haloweave.repair.batch\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -31,11 +31,11 @@ from haloweave.errors import (
     ModelUnsupported,
 )
 from haloweave.repair.base import Proposal, RepairWindow
-from haloweave.repair.bridge import BridgeCounts
+from haloweave.repair.masked.bridge import BridgeCounts
+from haloweave.repair.masked.rows import Guess, Row, batches, cut
+from haloweave.repair.masked.softmask import Noise, mixed
+from haloweave.repair.masked.subwords import Subwords
 from haloweave.repair.masked_lm import MaskedLM, MaskedLMRepairer, load
-from haloweave.repair.rows import Guess, Row, batches, cut
-from haloweave.repair.softmask import Noise, mixed
-from haloweave.repair.subwords import Subwords
 from haloweave.text import spell
 
 CODEC = tiny_mlm.host_codec()
@@ -399,6 +399,14 @@ def test_a_doomed_token_alone_is_substituted_whatever_the_cutoff() -> None:
     assert written([proposal], shown) == "the dog sat"
     assert len(model.rows) == 1
     assert proposal.gain == pytest.approx(2.0)
+
+
+def test_the_doomed_are_asked_before_their_neighbours() -> None:
+    model, repairer = scripted("dog", spacing=1)
+    shown = window("the cat sat", [0.9, 0.1, 0.9], doomed=[1])
+    assert written(repairer.propose([shown]), shown) == "the dog sat"
+    assert model.rows[0].heat.tolist() == [0, 1, 0]
+    assert repairer.counts == BridgeCounts(single=1, doomed=1, waiting=2)
 
 
 def test_doomed_tokens_can_be_asked_about_like_any_other() -> None:

@@ -517,7 +517,7 @@ def _torn_weights(place: Path) -> None:
     [
         (_only_pickle, ModelNotFound, "model.safetensors is missing"),
         (_without_a_layer, ModelCorrupt, "weights missing: encoder.layer.1"),
-        (_torn_weights, ModelCorrupt, "cannot be loaded"),
+        (_torn_weights, ModelCorrupt, "unreadable weights"),
         (_edit("config.json", auto_map={"AutoModel": "x.Y"}), ModelUnsafe, "auto_map"),
         (_edit("config.json", model_type="llama"), ModelUnsupported, "'llama' is no masked LM"),
         (_edit("config.json", vocab_size=50), ModelUnsupported, "the model 50"),
@@ -737,7 +737,7 @@ def test_the_card_tells_where_it_comes_from(plan: Plan) -> None:
                 f"| {score_.top1:.1%} | {score_.top5:.1%} | {score_.nats:.3f} | {score_.predicted:,} |"
                 in text
             )
-    assert "None" not in text.replace("None of the texts", "")
+    assert "None" not in text
 
 
 def test_a_card_without_a_card_to_go_by() -> None:

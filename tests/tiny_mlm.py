@@ -139,26 +139,38 @@ def sentencepiece() -> Tokenizer:
     return made
 
 
+_HOST = [
+    *(w.capitalize() for w in COMMON),
+    *COMMON,
+    *("love", "ly", "garden", "talking", "ing", "ed", "café", "cafe", "I", "matin", "!\u200d", "\u0301"),
+]
+
+
 def host_codec() -> HFCodec:
     """A byte-level host with control tokens; every common word, capital or not, is one token."""
-    names = [w.capitalize() for w in COMMON]
-    words = [
-        *names,
-        *COMMON,
-        "love",
-        "ly",
-        "garden",
-        "talking",
-        "matin",
-        "!\u200d",
-        "ing",
-        "ed",
-        "café",
-        "cafe",
-        "I",
-    ]
-    made = byte_level(words, CONTROL, first=False)
+    made = byte_level(_HOST, CONTROL, first=False)
     return HFCodec(PreTrainedTokenizerFast(tokenizer_object=made, eos_token=CONTROL[1]))
+
+
+def metaspace_codec() -> HFCodec:
+    """The same words as Llama 2 writes them: spaces are letters, rare characters are bytes."""
+    letters = dict.fromkeys("\u2581" + "".join(_HOST) + "bcdefghijklmnopqrstuvwxyz.,;:'<>[]|\"-_/#")
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    merges: dict[tuple[str, str], None] = {}
+    for word in [*(f"\u2581{w}" for w in _HOST), *_HOST]:
+        for n in range(1, len(word)):
+            merges.setdefault((word[:n], word[n]))
+    tokens = dict.fromkeys(["<unk>", *CONTROL, *bytes_, *letters, *(a + b for a, b in merges)])
+    vocabulary = {t: n for n, t in enumerate(tokens)}
+    made = Tokenizer(
+        models.BPE(vocabulary, list(merges), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    made.normalizer = normalizers.Replace(" ", "\u2581")
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    made.add_special_tokens([AddedToken(t, special=True) for t in ("<unk>", *CONTROL)])
+    return HFCodec(PreTrainedTokenizerFast(tokenizer_object=made, eos_token=CONTROL[1], unk_token="<unk>"))
 
 
 def _frame(tokenizer: Tokenizer, opening: str, closing: str) -> None:

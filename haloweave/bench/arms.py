@@ -72,10 +72,13 @@ class Tools:
         mlm = self.masked(choices=3, passes=2)
         return Guarded(Gated(mlm, self.scorer, margin=self.margin, stumble=self.stumble), self.codec)
 
+    def free(self, **changes: object) -> SelfRepairer:
+        """The host, changing whatever it finds better by half a nat."""
+        return self.host(stumble=0.0, margin=0.5, **changes)
+
     def loose_mlm(self) -> Gated:
-        """The masked LM, changing whatever the host finds better."""
-        mlm = self.masked(choices=3, passes=2)
-        return Gated(mlm, self.scorer, margin=self.margin, stumble=0.0)
+        """The masked LM, changing whatever the host finds better by half a nat."""
+        return Gated(self.masked(hard=True, choices=4), self.scorer, margin=0.5, stumble=0.0)
 
 
 def arms(tools: Tools) -> Mapping[str, Arm]:
@@ -87,7 +90,7 @@ def arms(tools: Tools) -> Mapping[str, Arm]:
         "hard": partial(_hard, tools),
         "mlm": partial(_repaired, tools, tools.gated_mlm(), window=128),
         "self": partial(_repaired, tools, Guarded(tools.host(), tools.codec)),
-        "free": partial(_repaired, tools, tools.host(stumble=0.0)),
+        "free": partial(_repaired, tools, tools.free()),
         "loose": partial(_repaired, tools, tools.loose_mlm(), window=128),
         "joints": partial(_joints, tools),
         "shrink": partial(_shrunk, tools),
@@ -154,13 +157,13 @@ def _joints(tools: Tools, case: Case) -> np.ndarray:
     ends = np.array([spell(tools.codec, [i]).strip() in {".", "!", "?"} for i in case.kept])
     near = np.convolve(joint | ends, np.ones(4), "same") > 0
     warm = np.where(near, heat(case.brightness[~case.dead]), np.float32(0))
-    return applied(case.kept, repair(case.kept, warm, tools.host(stumble=0.0), lock=1.0, window=1024))
+    return applied(case.kept, repair(case.kept, warm, tools.free(), lock=1.0, window=1024))
 
 
 def _shrunk(tools: Tools, case: Case) -> np.ndarray:
     """What was left out makes room for the brightest of the dead."""
     warm = heat(case.brightness[~case.dead])
-    changes = repair(case.kept, warm, tools.host(delete=True, stumble=0.0), lock=1.0, window=1024)
+    changes = repair(case.kept, warm, tools.free(delete=True), lock=1.0, window=1024)
     alive = np.flatnonzero(~case.dead)
     now = {int(alive[c.index]): c.new_id for c in changes}
     spared = _brightest(case, sum(c.new_id is None for c in changes))
@@ -209,4 +212,4 @@ def _rejoin(case: Case) -> Case:
 
 
 def _rejoined_then(tools: Tools, case: Case) -> np.ndarray:
-    return _repaired(tools, tools.host(stumble=0.0), _rejoin(case))
+    return _repaired(tools, tools.free(), _rejoin(case))

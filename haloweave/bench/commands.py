@@ -229,8 +229,15 @@ def repair(
     if Part.HOLES in part:
         columns = ["cull", "arm", "next 256: nats", "better than none [95 %]", "gap closed [95 %]"]
         out = _Report(as_json, "Reading a culled text again", [*columns, "perplexity", "rows", "changed"])
+        chosen = [a for a in arms.split(",") if a]
+
+        def each(case: dict[str, Any]) -> None:
+            if as_json:  # hours of work are not lost with the last of them
+                sys.stdout.write(json.dumps({"bench": "repair", "part": "case", **case}) + "\n")
+                sys.stdout.flush()
+
         with _bar("reading", windows) as tell:
-            for line in bench.holes(smooth, [a for a in arms.split(",") if a], tell):
+            for line in bench.holes(smooth, chosen, tell, each):
                 out.row({"bench": "repair", "part": "holes", **line.json()}, line.cells())
         out.end()
     if Part.CLEAN in part:

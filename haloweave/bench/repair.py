@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,14 @@ class Bench:
         return Bench(s, loaded, tools, found)
 
     def holes(
-        self, smooths: Sequence[int], chosen: Sequence[str], tell: Callable[[int], None]
+        self,
+        smooths: Sequence[int],
+        chosen: Sequence[str],
+        tell: Callable[[int], None],
+        each: Callable[[dict[str, Any]], None],
     ) -> Iterator[Line]:
-        """Every arm on every stretch. Raises InvalidInput for an unknown arm."""
+        """Every arm on every stretch; `each` hears of every case as soon as it is done. Raises InvalidInput
+        for an unknown arm."""
         table = arms(self.tools)
         if unknown := sorted(set(chosen) - set(table)):
             raise InvalidInput(f"arms: expected some of {', '.join(table)}, got {', '.join(unknown)}")
@@ -93,6 +98,7 @@ class Bench:
             for smooth, case in zip(smooths, found, strict=True):
                 readings = {n: read(self.tools.scorer, case, table[n](case)) for n in names}
                 seen[smooth].append((case, readings))
+                each(_told(smooth, case, readings))
             tell(done + 1)
         for smooth in smooths:
             yield from _lines(smooth, names, seen[smooth])
@@ -114,6 +120,11 @@ class Bench:
 
     def _shipped(self, name: str) -> Any:
         return build.repairer(self.settings, self.loaded, self.tools.codec, name=name)
+
+
+def _told(smooth: int, case: Case, readings: dict[str, Reading]) -> dict[str, Any]:
+    arms = {name: asdict(reading) for name, reading in readings.items()}
+    return {"smooth": smooth, "text": case.name, "full": case.full, "drop": case.drop, "arms": arms}
 
 
 def _lines(

@@ -88,7 +88,7 @@ def train_mlm(
     A run that was stopped, by Ctrl-C or by a power cut, goes on when the same command is given again, and
     ends with the same weights on the same machine with as many threads.
 
-    Needs 1 to 2 GB of memory; two CPU cores read about ten million tokens an hour.
+    Needs about 4 GB of memory; two CPU cores that know bfloat16 read some ten million tokens an hour.
     """
     from haloweave import models
     from haloweave.cli.waiting import reporting

@@ -19,12 +19,12 @@ import numpy as np
 
 from haloweave.errors import InvalidInput
 from haloweave.repair.base import Proposal, RepairWindow
-from haloweave.repair.bridge import Bridge, BridgeCounts
-from haloweave.repair.checkpoint import load
-from haloweave.repair.draft import Draft
-from haloweave.repair.encoder import MaskedLM
-from haloweave.repair.rows import MASKED
-from haloweave.repair.softmask import Noise
+from haloweave.repair.masked.bridge import Bridge, BridgeCounts
+from haloweave.repair.masked.checkpoint import load
+from haloweave.repair.masked.draft import Draft
+from haloweave.repair.masked.encoder import MaskedLM
+from haloweave.repair.masked.rows import MASKED
+from haloweave.repair.masked.softmask import Noise
 from haloweave.text import Codec
 
 __all__ = ["BridgeCounts", "MaskedLM", "MaskedLMRepairer", "load"]

@@ -14,46 +14,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
-from transformers.utils import logging as transformers_logging
 
-from haloweave.errors import (
-    InvalidInput,
-    ModelCorrupt,
-    ModelError,
-    ModelNotFound,
-    ModelUnsafe,
-    ModelUnsupported,
-)
+from haloweave.errors import InvalidInput, ModelCorrupt, ModelNotFound, ModelUnsafe, ModelUnsupported
+from haloweave.loading import PICKLES, explained, optional_json, quiet, read_json, refuse_code
+from haloweave.loading import device as device_named
+from haloweave.loading import dtype as dtype_named
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HEADER_LIMIT = 100_000_000  # bytes, the limit of the safetensors format itself
 _ROWS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})  # one K/V row per token
 _GROWING_ROPE = frozenset({"longrope", "dynamic"})  # frequencies change once the text outgrows training
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
 _BITS |= {"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "F8_E4M3": 8, "F8_E5M2": 8}
-_DTYPES: Final[Mapping[str, torch.dtype]] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -74,11 +60,11 @@ def load(
     path: Path, *, device: str = "auto", dtype: str = "auto", attn_implementation: str | None = None
 ) -> LoadedModel:
     """Load the model in the folder `path`; a `ModelError` says why not."""
-    place = _device(device)
-    number = _dtype(dtype, place)
+    place = device_named(device)
+    number = dtype_named(dtype, place)
     _check_attention(attn_implementation)
     raw = check_folder(path)
-    with _quiet(), _explained(path):
+    with quiet(), explained(path):
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         _check_config(path, config)
         positions = max_positions(config)
@@ -124,64 +110,10 @@ def _load_weights(path: Path, config: Any, dtype: torch.dtype, attn_implementati
     return model
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise InvalidInput(f"device {name!r} cannot be used here ({error}); use auto or cpu") from error
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in _DTYPES:
-        raise InvalidInput(f"dtype {name!r}: expected auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
-
-
 def _check_attention(name: str | None) -> None:
     names = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
     if name is not None and name not in names:  # org/name would fetch a kernel from the hub
         raise InvalidInput(f"attn_implementation {name!r}: expected one of {', '.join(sorted(names))}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold transformers' bars and advice back, and leave its switches as they were."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what transformers, tokenizers and torch raise into our tree."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelError(f"{path}: not enough memory to load it; use a smaller model or dtype") from error
-    except ImportError as error:
-        raise ModelUnsupported(f"{path}: needs a package that is not installed: {error}") from error
-    except SafetensorError as error:
-        raise ModelCorrupt(f"{path}: unreadable weights ({error}); fetch the model again") from error
-    except Exception as error:  # tokenizers raises bare Exception, transformers whatever a file leads it to
-        if "DefaultCPUAllocator" in str(error):  # torch's RuntimeError for a full memory
-            raise ModelError(f"{path}: not enough memory to load it; use a smaller model or dtype") from error
-        raise ModelCorrupt(f"{path}: cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 # -- the folder, before transformers sees it ----------------------------------------------------------
@@ -197,12 +129,12 @@ def check_folder(path: Path) -> dict[str, Any]:
             raise ModelNotFound(f"{path}: {name} is missing; save model and tokenizer with save_pretrained")
     if (path / "adapter_config.json").exists():
         raise ModelUnsupported(f"{path}: holds an adapter; merge it into its base model and save the result")
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     for document, name in (
         (config, "config.json"),
-        (_optional_json(path / "tokenizer_config.json"), "tokenizer_config.json"),
+        (optional_json(path / "tokenizer_config.json"), "tokenizer_config.json"),
     ):
-        _refuse_code(path / name, document)
+        refuse_code(path / name, document)
     for file in weights:
         check_safetensors(file)
     return config
@@ -212,7 +144,7 @@ def _weight_files(path: Path) -> list[Path]:
     if (path / _WEIGHTS).is_file():
         return [path / _WEIGHTS]
     if (path / _INDEX).is_file():
-        names = _read_json(path / _INDEX).get("weight_map")
+        names = read_json(path / _INDEX).get("weight_map")
         if not isinstance(names, dict) or not all(
             isinstance(n, str) and Path(n).name == n for n in names.values()
         ):
@@ -221,40 +153,9 @@ def _weight_files(path: Path) -> list[Path]:
         if absent := [file.name for file in files if not file.is_file()]:
             raise ModelCorrupt(f"{path}: missing {', '.join(absent)}; fetch the model again")
         return files
-    if any(True for pattern in _PICKLES for _ in path.glob(pattern)):
+    if any(True for pattern in PICKLES for _ in path.glob(pattern)):
         raise ModelUnsafe(f"{path}: only pickle weights, which can run code; convert them to safetensors")
     raise ModelNotFound(f"{path}: no {_WEIGHTS} nor {_INDEX}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelCorrupt(f"{path}: unreadable JSON ({error}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise ModelCorrupt(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.exists() else {}
-
-
-def _refuse_code(path: Path, document: object) -> None:
-    """`auto_map` imports modules of the folder (CVE-2026-22807); `*_implementation` may fetch kernels."""
-    if isinstance(document, list):
-        for item in document:
-            _refuse_code(path, item)
-    if not isinstance(document, dict):
-        return
-    for key, value in document.items():
-        if key == "auto_map" and value:
-            raise ModelUnsafe(
-                f"{path}: asks for its own code (auto_map); use a model that transformers knows"
-            )
-        if key.endswith(("_implementation", "_implementation_internal")) and "/" in str(value):
-            raise ModelUnsafe(f"{path}: asks for code from the hub ({key}: {value!r}); remove that line")
-        _refuse_code(path, value)
 
 
 def check_safetensors(path: Path) -> None:

@@ -11,6 +11,7 @@ engine decodes.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -178,6 +179,6 @@ def _repeated(cache: DynamicCache, count: int) -> DynamicCache:
 
 
 def _finite(logits: Tensor) -> Tensor:
-    if not bool(torch.isfinite(logits).all()):
+    if not math.isfinite(float(logits.sum(dtype=torch.float32))):
         raise EngineFault("the judging model returned logits that are not finite")
     return logits

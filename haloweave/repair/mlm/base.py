@@ -8,9 +8,7 @@ code from a folder is run, nobody is asked over the network.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from haloweave.errors import (
     ModelCorrupt,
-    ModelError,
     ModelNotFound,
     ModelUnsafe,
     ModelUnsupported,
 )
+from haloweave.loading import explained, quiet
 from haloweave.repair.mlm.masking import Vocabulary
 from haloweave.repair.mlm.score import head
 
@@ -63,7 +60,7 @@ def load(folder: Path, seed: int = 0) -> Base:
     Raises a ModelError if there is none that can be trained.
     """
     _check_folder(folder)
-    with quiet(), _explained(folder):
+    with quiet(), explained(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
             raise ModelUnsupported(
@@ -160,30 +157,3 @@ def positions(base: Base) -> int:
     return int(
         min(getattr(base.model.config, "max_position_embeddings", 1 << 30), base.tokenizer.model_max_length)
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold transformers' bars and advice back, and leave its switches as they were."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what transformers, tokenizers and torch raise into our tree."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception, transformers whatever a file leads it to
-        raise ModelCorrupt(f"{folder}: cannot be loaded ({type(error).__name__}: {error})") from error

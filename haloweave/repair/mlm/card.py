@@ -103,15 +103,17 @@ parcel (8 bits a weight, `weights.safetensors`): `haloweave.repair.mlm.parcel.lo
 
 def _scores(facts: Facts) -> str:
     found = facts.measured
-    rows = ["| text | model | top-1 | top-5 | nats | words' pieces |", "|---|---|---|---|---|---|"]
+    rows = ["| text | model | top-1 | top-5 | nats | pieces predicted |", "|---|---|---|---|---|---|"]
     kinds = (("start", found.before), ("trained", found.after), ("trained, 8 bits", found.packed or {}))
     for text in found.after:
         rows += [_row(text, kind, scores[text]) for kind, scores in kinds if text in scores]
     return f"""## How well it does
 
-15 % of the words masked, every piece of each; never trained on; scored in fp32. Top-1 and top-5: how often
-the right piece was the first or among the first five. Nats: mean cross-entropy. Held-out pages are of the
-same books and collections as the training text, named files are not.
+15 % of the words masked, every piece of each; never trained on here; scored in fp32. Top-1 and top-5: how
+often the right piece was the first or among the first five. Nats: mean cross-entropy. Held-out pages are of
+the same books and collections as the training text, named files are not. An encoder starts with a head drawn
+at random, and so at chance. What those who made {facts.origin.name} trained it on may
+hold some of these texts.
 
 {chr(10).join(rows)}"""
 
@@ -164,5 +166,5 @@ def _licences(facts: Facts) -> str:
     start = facts.origin
     return f"""## Licences
 
-The model it started from ({start.name}): {start.licence}. The texts: see the table, with thanks to those
-who wrote and gave them. None of the texts is part of this folder."""
+The model it started from ({start.name}): {start.licence}.
+The texts: see the table, with thanks to those who wrote and gave them; none is part of this folder."""

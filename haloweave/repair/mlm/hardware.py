@@ -7,18 +7,9 @@ from __future__ import annotations
 import torch
 
 from haloweave.errors import InvalidInput
+from haloweave.loading import device
 
-
-def device(name: str) -> torch.device:
-    """Where to compute. Raises InvalidInput for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise InvalidInput(f"device {name!r} cannot be used here ({error}); use auto or cpu") from error
-    return found
+__all__ = ["bf16", "device"]
 
 
 def bf16(name: str, place: torch.device) -> bool:

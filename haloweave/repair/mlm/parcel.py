@@ -26,7 +26,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from haloweave.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
-from haloweave.repair.mlm.base import quiet
+from haloweave.loading import quiet
 from haloweave.repair.mlm.checkpoint import sync
 
 MANIFEST = "manifest.json"

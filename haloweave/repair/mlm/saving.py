@@ -16,7 +16,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from haloweave.errors import ModelError
-from haloweave.repair.mlm.base import Base, positions, quiet
+from haloweave.loading import quiet
+from haloweave.repair.mlm.base import Base, positions
 from haloweave.repair.mlm.checkpoint import sync
 
 _NOT_OURS = ("is_local", "local_files_only", "max_length", "stride", "truncation_side", "truncation_strategy")

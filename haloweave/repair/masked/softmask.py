@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from haloweave.repair.rows import Row
+from haloweave.repair.masked.rows import Row
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from haloweave.repair.base import Proposal, RepairWindow
-from haloweave.repair.bridge import Bridge, BridgeCounts, Crossing, Hole
-from haloweave.repair.rows import MASKED, Guess, Row
+from haloweave.repair.masked.bridge import Bridge, BridgeCounts, Crossing, Hole
+from haloweave.repair.masked.rows import MASKED, Guess, Row
 
 
 @dataclass(frozen=True)

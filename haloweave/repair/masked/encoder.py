@@ -21,10 +21,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from haloweave.errors import EngineFault, InvalidInput, ModelCorrupt, ModelUnsupported
+from haloweave.repair.masked.rows import Guess, Row, batches, cut
+from haloweave.repair.masked.softmask import Noise, mixed
+from haloweave.repair.masked.subwords import Subwords
 from haloweave.repair.mlm.score import head
-from haloweave.repair.rows import Guess, Row, batches, cut
-from haloweave.repair.softmask import Noise, mixed
-from haloweave.repair.subwords import Subwords
 
 _HEAD_ROWS = 256
 """Positions that go through the head at once: 256 rows over 50,000 words are 51 MB."""

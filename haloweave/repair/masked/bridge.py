@@ -19,9 +19,9 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from haloweave.repair.align import Alignment, Block, align
-from haloweave.repair.subwords import Subwords
-from haloweave.repair.wording import cased, fits, kind
+from haloweave.repair.masked.align import Alignment, Block, align
+from haloweave.repair.masked.subwords import Subwords
+from haloweave.repair.masked.wording import cased, fits, kind
 from haloweave.text import Codec
 
 _NEAR = (8, 1)

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from haloweave.repair.subwords import Subwords
+from haloweave.repair.masked.subwords import Subwords
 from haloweave.text import Codec
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from haloweave.bench.arms import Tools, arms, heat
 from haloweave.bench.beside import scarred
 from haloweave.bench.clean import restraint
 from haloweave.bench.holes import CONTEXT, NEXT, Case, changed, closed, read, stretches, texts
+from haloweave.bench.repair import lines
 
 WORDS = "the cat sat on a mat and ran to the old rug by the fire while it was not cold at all there "
 
@@ -114,3 +116,15 @@ def test_restraint_counts_changes() -> None:
     assert restraint("quiet", Scripted(nothing), clean).share == 0
     busy = restraint("busy", Scripted(star), clean)
     assert (busy.changes, busy.tokens) == (2, 60)
+
+
+def test_lines_are_json_and_name_every_arm(tools: Tools) -> None:
+    one = case()
+    names = ["none", "rejoin"]
+    table = arms(tools)
+    seen = [(one, {n: read(tools.scorer, one, table[n](one)) for n in names})] * 3
+    found = list(lines(1, names, seen))
+    assert [line.arm for line in found] == ["full", "drop", *names]
+    for line in found:
+        json.dumps(line.json(), allow_nan=False)
+        assert len(line.cells()) == 8

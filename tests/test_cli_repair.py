@@ -292,6 +292,18 @@ def test_of_a_long_text_only_the_changed_places_are_shown(
     assert "[…]" in seen.out
 
 
+def test_one_number_is_the_heat_of_all(screen: Callable[..., Screen], tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("he climbed the stairs.")
+    seen = screen()
+    assert seen.halo("--text", path, "--heat", "0.9") == 0
+    assert "{-stairs-}{+steps+}" in seen.out
+    cold = screen()
+    assert cold.halo("--text", path, "--heat", "0.1") == 0
+    assert "nothing changed" in cold.out
+    assert screen().halo("--text", path, "--heat", "1.5") != 0
+
+
 def test_nothing_in_a_text_steers_the_terminal(
     screen: Callable[..., Screen], tmp_path: Path, loaded: Any
 ) -> None:

@@ -694,4 +694,6 @@ def test_whatever_a_repairer_says_guarded_strings_stay(data: st.DataObject) -> N
 
 
 if __name__ == "__main__":
-    print(dict(fuzz(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000, seed=2)))
+    given = [int(a) for a in sys.argv[1:3]]
+    cases, seed = [*given, *[20_000, 2][len(given) :]]
+    print(dict(fuzz(cases, seed)))

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from haloweave import build
+from haloweave.engine.hf.text import HFCodec
 from haloweave.engine.reference import SlowReference
 from haloweave.events import Edited, Fed, Spoke
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
+from haloweave.repair.diff import applied, repair
 from haloweave.settings import Settings, settings
+from haloweave.text import spell
 
 pytestmark = pytest.mark.real
 
@@ -116,3 +119,23 @@ def test_it_speaks(loaded: Any) -> None:
     how = build.sampling(setup(), temperature=0.0)
     answer = "".join(e.text for e in mind.reply(how, limit=16) if isinstance(e, Spoke))
     assert "Paris" in answer
+
+
+@pytest.mark.parametrize("name", sorted(build.REPAIRERS))
+@pytest.mark.parametrize("hot", ["the word alone", "everything"])
+def test_a_word_out_of_place_is_mended_and_nothing_else(loaded: Any, name: str, hot: str) -> None:
+    codec = HFCodec(loaded.tokenizer)
+    ids = codec.encode(
+        [
+            "It was raining, so she opened the kitchen door and went in to make a cup of granite. Then they "
+            "sat by the window and looked at the garden for a long time."
+        ]
+    )[0]
+    wrong = next(i for i, token in enumerate(ids) if codec.piece(token) == b" granite")
+    heat = np.full(len(ids), 0.9) if hot == "everything" else np.eye(len(ids))[wrong]
+    found = repair(ids, heat, build.repairer(setup(), loaded, codec, name=name))
+    assert [c.index for c in found] == [wrong]
+    assert "a cup of tea." in spell(codec, applied(ids, found).tolist())
+    judge = build.scorer(loaded.model, codec, loaded.max_positions)
+    before, after = (judge.read([]).extend(text).sum() for text in (ids, applied(ids, found)))
+    assert after - before > found[0].gain / 2 > 2

@@ -35,8 +35,8 @@ class Line:
     """Nats a token better than no repair, paired over the cases."""
     gap: Share | None
     """Share of the hole gap closed."""
-    perplexity: float
-    """Of the text itself; nan where nothing was read again."""
+    perplexity: float | None
+    """Of the text itself, where it was read again."""
     rows: float
     changed: float
 
@@ -51,7 +51,8 @@ class Line:
         gap = f"{self.gap.value:.0%} [{self.gap.low:.0%}, {self.gap.high:.0%}]" if self.gap else ""
         cull = "token by token" if self.smooth == 1 else f"smoothed over {self.smooth}"
         head = [cull, self.arm, f"{self.following:.4f}", better, gap]
-        return [*head, f"{self.perplexity:.1f}", f"{self.rows:.0f}", f"{self.changed:.0f}"]
+        perplexity = "" if self.perplexity is None else f"{self.perplexity:.1f}"
+        return [*head, perplexity, f"{self.rows:.0f}", f"{self.changed:.0f}"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Bench:
                 each(_told(smooth, case, readings))
             tell(done + 1)
         for smooth in smooths:
-            yield from _lines(smooth, names, seen[smooth])
+            yield from lines(smooth, names, seen[smooth])
 
     def clean(self) -> Iterator[Restraint]:
         """Both repairers, as they ship, on texts that nothing was taken from."""
@@ -127,20 +128,21 @@ def _told(smooth: int, case: Case, readings: dict[str, Reading]) -> dict[str, An
     return {"smooth": smooth, "text": case.name, "full": case.full, "drop": case.drop, "arms": arms}
 
 
-def _lines(
+def lines(
     smooth: int, names: Sequence[str], seen: Sequence[tuple[Case, dict[str, Reading]]]
 ) -> Iterator[Line]:
+    """What all cases say of each arm."""
+
     def column(arm: str, what: str) -> np.ndarray:
         return np.array([getattr(readings[arm], what) for _, readings in seen], np.float64)
 
-    nan = float("nan")
     weights = np.ones(len(seen))
     none = column("none", "following")
     drop = np.array([case.drop for case, _ in seen])
     full = np.array([case.full for case, _ in seen])
-    yield Line(smooth, "full", float(full.mean()), paired(none, full, weights), None, nan, 1024, 0)
+    yield Line(smooth, "full", float(full.mean()), paired(none, full, weights), None, None, 1024, 0)
     gap = closed(none, drop, drop)
-    yield Line(smooth, "drop", float(drop.mean()), paired(none, drop, weights), gap, nan, 512, 0)
+    yield Line(smooth, "drop", float(drop.mean()), paired(none, drop, weights), gap, None, 512, 0)
     for arm in names:
         loss = column(arm, "following")
         yield Line(

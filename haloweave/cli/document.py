@@ -81,12 +81,13 @@ def _row(p: Any) -> str:
         names = p.metavar or p.name.upper()
     else:
         names = ", ".join([*p.opts, *p.secondary_opts])
-    default = "" if p.default in (None, False, ()) or p.required else f" Default: {_shown(p.default)}."
+    default = "" if p.default in (None, False, (), "") or p.required else f" Default: {_shown(p.default)}."
     return f"| `{names}` | {_cell(p.help or '')}{default} |"
 
 
 def _shown(default: Any) -> str:
-    return f"`{getattr(default, 'value', default)}`"
+    values = default if isinstance(default, list | tuple) else [default]
+    return " ".join(f"`{getattr(v, 'value', v)}`" for v in values)
 
 
 def _cell(text: str) -> str:

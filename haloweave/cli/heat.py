@@ -9,6 +9,7 @@ numbers: nothing in it is run.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,15 @@ _NEIGHBOURS = (4, 32)
 """Tokens before and after that a token is compared with: at the ends of a text, within it."""
 
 
-def of_file(name: str) -> np.ndarray:
-    """The numbers in a .npy file, or in a JSON list. Raises InvalidInput, and says what was expected."""
+def given(name: str) -> np.ndarray:
+    """The numbers in a .npy file or in a JSON list; or one number, typed as it is, for all tokens alike.
+
+    Raises InvalidInput, and says what was expected.
+    """
     path = Path(name)
+    if not path.exists():
+        with suppress(ValueError):
+            return np.array(float(name))
     try:
         values = _npy(path) if path.suffix.lower() == ".npy" else _json(path)
     except OSError as err:

@@ -39,8 +39,9 @@ Heat = Annotated[
     str | None,
     typer.Option(
         "--heat",
-        metavar="FILE",
-        help="How far each token may change, 0 to 1, one number a token: a .npy array or a JSON list.",
+        metavar="FILE|NUMBER",
+        help="How far each token may change, 0 to 1, one number a token: a .npy array or a JSON list. "
+        "A number of your own: all alike.",
     ),
 ]
 Auto = Annotated[
@@ -123,6 +124,8 @@ def _repaired(
     tools: Tools, s: Settings, name: str, heat: str | None, lock: float, how: dict[str, Any]
 ) -> _Outcome:
     """Read, load, repair. What can be refused without the model is refused before it is loaded."""
+    import numpy as np
+
     from haloweave import build
     from haloweave.cli import heat as heatmap
     from haloweave.cli.waiting import reporting
@@ -130,14 +133,14 @@ def _repaired(
     from haloweave.repair.base import checked_heat
 
     content = _read(tools, name)
-    given = None if heat is None else heatmap.of_file(heat)
+    given = None if heat is None else heatmap.given(heat)
     with reporting(tools, f"loading {s.model}") as report:
         loaded = build.load_model(s, report)
         codec = HFCodec(loaded.tokenizer)
         ids = codec.encode([content])[0]
         if given is None:
             given = heatmap.of_attention(s, loaded, ids, report)
-        column = checked_heat(given, len(ids))
+        column = checked_heat(given if given.ndim else np.full(len(ids), given), len(ids))
         report(f"repairing {len(ids):,} tokens", 0, len(ids))
         repairer = build.repairer(s, loaded, codec, **how)
         return _outcome(tools, codec, ids, column, repairer, lock)

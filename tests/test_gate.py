@@ -45,7 +45,9 @@ def total(ids: Sequence[int] | np.ndarray) -> float:
 def improves(
     window: RepairWindow, offered: Proposal, margin: float = 0.0, right: int = 50
 ) -> Proposal | None:
-    passed = Gated(Offering(offered), SCORER, stumble=0.0, margin=margin, right=right).propose([window])
+    passed = Gated(Offering(offered), SCORER, stumble=0.0, sight=0, margin=margin, right=right).propose(
+        [window]
+    )
     return passed[0] if passed else None
 
 
@@ -104,7 +106,7 @@ def test_only_the_right_context_that_was_asked_for_counts() -> None:
     window = RepairWindow.of(text, np.ones(8))
     offered = proposal(window, 2, 3, [7])
     near = float(SCORER.logprobs([7, 1], [3, 1]).sum() - SCORER.logprobs([4, 1], [3, 1]).sum())
-    gate = Gated(Offering(offered), SCORER, stumble=0.0, margin=0.0, right=1)
+    gate = Gated(Offering(offered), SCORER, stumble=0.0, sight=0, margin=0.0, right=1)
     assert (len(gate.propose([window])) == 1) == (near > 0)
 
 
@@ -116,7 +118,7 @@ def test_of_overlapping_ones_the_best_passes_and_gains_add_up(data: st.DataObjec
         proposal(window, at, at + 1, [data.draw(st.integers(0, V - 1))], gain=data.draw(st.floats(-1, 1)))
         for at in data.draw(st.lists(st.integers(0, len(text) - 1), max_size=8))
     ]
-    gate = Gated(Offering(*offered), SCORER, stumble=0.0, margin=0.0, right=50)
+    gate = Gated(Offering(*offered), SCORER, stumble=0.0, sight=0, margin=0.0, right=50)
     passed = gate.propose([window])
     assert len({int(p.uid[0]) for p in passed}) == len(passed)
     after = np.array(text)
@@ -142,6 +144,17 @@ def test_proposals_of_another_window_are_left_out() -> None:
     assert Gated(Offering(stranger), SCORER).propose([window]) == ()
 
 
+def test_edges_are_not_judged() -> None:
+    text = np.random.default_rng(5).integers(0, V, 30).tolist()
+    window = RepairWindow.of(text, np.ones(30))
+    offered = [proposal(window, at, at + 1, [n]) for at in range(30) for n in range(V) if n != text[at]]
+    gate = Gated(Offering(*offered), SCORER, margin=0.0, stumble=0.0, sight=7)
+    own = SelfRepairer(SCORER, margin=0.0, stumble=0.0, sight=7, delete=False)
+    for found in (gate.propose([window]), own.propose([window])):
+        assert found
+        assert all(7 <= int(p.uid[0]) < 23 for p in found)
+
+
 def test_stats_add_up() -> None:
     both = GateStats(4, 1, 2.0, 0.5) + GateStats(4, 3, 1.0, 0.5)
     assert both == GateStats(8, 4, 3.0, 1.0)
@@ -156,13 +169,13 @@ def test_what_does_not_surprise_stays(text: list[int], data: st.DataObject) -> N
     bar = data.draw(st.floats(0.5, 12))
     there = -float(SCORER.logprobs(text[at : at + 1], text[:at])[0])
     offered = [proposal(window, at, at + 1, [n]) for n in range(V) if n != text[at]]
-    passed = Gated(Offering(*offered), SCORER, margin=0.0, stumble=bar).propose([window])
-    own = SelfRepairer(SCORER, margin=0.0, stumble=bar, candidates=V, delete=False)
+    passed = Gated(Offering(*offered), SCORER, margin=0.0, stumble=bar, sight=0).propose([window])
+    own = SelfRepairer(SCORER, margin=0.0, stumble=bar, sight=0, candidates=V, delete=False)
     locked = window.locking(np.arange(len(text)) != at)
     if abs(there - bar) > 1e-3 and there < bar:
         assert passed == own.propose([locked]) == ()
     elif there > bar:
-        free = Gated(Offering(*offered), SCORER, margin=0.0, stumble=0.0).propose([window])
+        free = Gated(Offering(*offered), SCORER, margin=0.0, stumble=0.0, sight=0).propose([window])
         assert [p.gain for p in passed] == [p.gain for p in free]
 
 
@@ -184,7 +197,7 @@ def test_what_the_host_changes_makes_the_text_likelier_by_what_it_says(
     heat = np.array(
         data.draw(st.lists(st.sampled_from([0.0, 0.6, 1.0]), min_size=len(text), max_size=len(text)))
     )
-    repairer = SelfRepairer(SCORER, frozenset({11}), delete=False, margin=0.1, stumble=0.0, right=50)
+    repairer = SelfRepairer(SCORER, frozenset({11}), delete=False, margin=0.1, stumble=0.0, sight=0, right=50)
     window = RepairWindow.of(text, heat)
     found = repairer.propose([window])
     after = np.array(text)
@@ -200,7 +213,7 @@ def test_of_a_doomed_run_one_token_may_stay(text: list[int], data: st.DataObject
     bits = st.lists(st.booleans(), min_size=len(text), max_size=len(text))
     doomed = np.array(data.draw(bits))
     window = RepairWindow.of(text, doomed.astype(float), doomed=doomed)
-    repairer = SelfRepairer(SCORER, margin=0.0, stumble=0.0, right=50)
+    repairer = SelfRepairer(SCORER, margin=0.0, stumble=0.0, sight=0, right=50)
     for p in repairer.propose([window]):
         assert len(p.new_ids) == 1 < len(p.uid)
         assert p.gain > 0
@@ -211,9 +224,9 @@ def test_the_worst_places_come_first() -> None:
     text = np.random.default_rng(1).integers(0, V, 60)
     window = RepairWindow.of(text, np.ones(60))
     surprise = -SCORER.logprobs(text.tolist())
-    few = SelfRepairer(SCORER, places=5, delete=False, margin=0.0, stumble=0.0, candidates=V).propose(
-        [window]
-    )
+    few = SelfRepairer(
+        SCORER, places=5, delete=False, margin=0.0, stumble=0.0, sight=0, candidates=V
+    ).propose([window])
     assert {int(p.uid[0]) for p in few} <= set(np.argsort(-surprise, kind="stable")[:5].tolist())
     assert few
 
@@ -221,7 +234,7 @@ def test_the_worst_places_come_first() -> None:
 def test_long_texts_are_read_in_bounded_pieces() -> None:
     scorer = FakeScorer(V)
     text = np.random.default_rng(2).integers(0, V, 400)
-    SelfRepairer(scorer, left=32, right=4, delete=False, stumble=0.0).propose(
+    SelfRepairer(scorer, left=32, right=4, delete=False, stumble=0.0, sight=0).propose(
         [RepairWindow.of(text, np.ones(400))]
     )
     assert scorer.read_tokens < 5 * 400
@@ -238,7 +251,9 @@ def test_nothing_hot_asks_nothing() -> None:
 
 def test_repair_of_a_long_text_is_gated_and_repeatable() -> None:
     text = np.random.default_rng(3).integers(0, V, 300)
-    gated = Gated(SelfRepairer(SCORER, margin=0.0, stumble=0.0), SCORER, margin=1.0, stumble=0.0)
+    gated = Gated(
+        SelfRepairer(SCORER, margin=0.0, stumble=0.0, sight=0), SCORER, margin=1.0, stumble=0.0, sight=0
+    )
     changes = repair(text, np.ones(300), gated, lock=1.0, window=64)
     assert changes == repair(text, np.ones(300), gated, lock=1.0, window=64)
     assert changes

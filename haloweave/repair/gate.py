@@ -69,8 +69,11 @@ def surprises(scorer: Scorer, ids: np.ndarray) -> Float32[np.ndarray, " S"]:
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
-def stumbles(surprise: Float32[np.ndarray, " S"], place: slice, bar: float) -> bool:
-    """Whether something at a place surprises that much, or nothing stands there."""
+def stumbles(surprise: Float32[np.ndarray, " S"], place: slice, bar: float, sight: int) -> bool:
+    """Whether something at a place surprises that much, or nothing stands there, with `sight` tokens before
+    and after to judge by."""
+    if place.start < sight or len(surprise) - place.stop < sight:
+        return False
     return place.start == place.stop or bool(surprise[place].max() >= bar)
 
 
@@ -89,6 +92,9 @@ class Gated:
     """Nats by which something in the run must surprise the host before it may change. Scars do, good writing
     seldom: 2 % of clean tokens stand above 10, 33 % of those next to a gap. This parts the two better than
     any margin alone (docs/lab-notes.md)."""
+    sight: int = 8
+    """Tokens that must stand before and after a place in its window: at a text's edges everything surprises,
+    and nothing contradicts."""
     right: int = 24
     """Tokens of right context that are judged."""
     left: int = 256
@@ -96,7 +102,7 @@ class Gated:
 
     def __post_init__(self) -> None:
         bars = self.margin >= 0 and self.stumble >= 0 and math.isfinite(self.margin + self.stumble)
-        if not bars or self.right < 1 or self.left < 1:
+        if not bars or self.sight < 0 or self.right < 1 or self.left < 1:
             raise InvalidInput(
                 f"gate: expected a margin and a stumble >= 0 and contexts of at least 1 token, got {self}"
             )
@@ -119,7 +125,7 @@ class Gated:
         accepted: list[Proposal] = []
         text = TextSoFar(self.scorer, window.standing, self.left)
         surprise = surprises(self.scorer, window.standing)
-        worth = [o for o in offered if stumbles(surprise, window.place(o[0]), self.stumble)]
+        worth = [o for o in offered if stumbles(surprise, window.place(o[0]), self.stumble, self.sight)]
         worth.sort(key=lambda o: (o[0].start, -o[1].gain))
         for start, group in groupby(worth, key=lambda o: o[0].start):
             choices = [p for run, p in group if run.start >= done]

@@ -45,6 +45,8 @@ class SelfRepairer:
     """Nats a change must win at heat 1; at heat h it must win margin / h: the darker, the more malleable."""
     stumble: float = 10.0
     """Nats by which what stands there must surprise the host before it may change (see `Gated`)."""
+    sight: int = 8
+    """Tokens that must stand before and after a place in its window (see `Gated`)."""
     delete: bool = True
     """Whether leaving a token out is tried."""
     places: int = 0
@@ -89,7 +91,7 @@ class SelfRepairer:
         """The places at which the host stumbles; of these, those where it finds what stands there, or follows
         a gap, least likely, weighed by heat."""
         surprise = surprises(self.scorer, window.standing)
-        runs = [r for r in runs if stumbles(surprise, window.place(r), self.stumble)]
+        runs = [r for r in runs if stumbles(surprise, window.place(r), self.stumble, self.sight)]
         after = np.append(surprise, 0.0)
         score = [float(after[window.place(r).start] * window.heat[r].min()) for r in runs]
         chosen = np.sort(np.argsort(np.negative(score), kind="stable")[: self.places or len(runs)])

@@ -186,10 +186,12 @@ def masked_lm(s: Settings) -> Any:
 
     if s.repair_model:
         return mlm.load(resolve(s.repair_model), device=s.device)
+    from haloweave.loading import device
     from haloweave.repair.mlm.parcel import load_parcel
 
     found = load_parcel()
-    return mlm.MaskedLM(found.model, found.tokenizer, found.tokenizer.token_to_id("[MASK]"))
+    model = found.model.to(device(s.device))
+    return mlm.MaskedLM(model, found.tokenizer, found.tokenizer.token_to_id("[MASK]"))
 
 
 def scorer(model: Any, codec: Codec, limit: int) -> Scorer:
@@ -244,6 +246,8 @@ def mender(s: Settings, mind: Mind, progress: Progress = silent) -> Mender | Non
     lend = getattr(mind.engine, "model", None)
     if lend is None:
         raise ModelUnsupported(f"{mind.engine.capabilities.architecture}: no judge for repair on this engine")
-    judge = scorer(lend, mind.codec, lend.config.max_position_embeddings)
+    from haloweave.engine.hf.model import max_positions
+
+    judge = scorer(lend, mind.codec, max_positions(lend.config))
     how = Mending(cutoff=s.repair_cutoff, pace=s.repair_pace, wait=s.repair_wait, timeout=s.repair_timeout)
     return Mender(_repairer(s, judge, mind.codec, s.repair, True, s.repair_margin), laws(s), how)

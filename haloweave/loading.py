@@ -51,6 +51,29 @@ def dtype(name: str, place: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
+def load_weights(
+    kind: Any, path: Path, config: Any, number: torch.dtype, **more: str
+) -> tuple[Any, list[str]]:
+    """A model of `kind` (an auto class) from safetensors alone, and the names of weights that are missing.
+
+    Raises ModelCorrupt if a weight has another shape than the config says.
+    """
+    model, report = kind.from_pretrained(
+        path,
+        config=config,
+        dtype=number,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with names and shapes
+        **more,
+    )
+    for name, got, expected in sorted(report["mismatched_keys"]):
+        raise ModelCorrupt(f"{path}: {name} has shape {tuple(got)}, the config says {tuple(expected)}")
+    return model, sorted(report["missing_keys"])
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold transformers' bars and advice back, and leave its switches as they were."""

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from haloweave.errors import InvalidEdit, InvalidInput, Protected
-from haloweave.memory.cull import CullChoice
+from haloweave.memory.cull import CullChoice, runs
 from haloweave.memory.edit import PROVISIONAL, Edit, Splice, Surgery, deletion
 from haloweave.memory.laws import WHOLE, Laws, framed, hollow_turns, spread
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
@@ -146,7 +146,7 @@ def _markers(
     whole = np.isin(tokens.source, WHOLE) & (tokens.unit != NO_UNIT)
     fixed = laws.untouchable(tokens)
     pieces: dict[int, Tokens] = {}
-    for start, stop in _runs(dead | is_marker):
+    for start, stop in runs(dead | is_marker):
         gap = slice(start, stop)
         if not np.any(dead[gap]) and np.all(tokens.unit[gap] == tokens.unit[start]):
             continue
@@ -160,12 +160,6 @@ def _markers(
                 marker.ids, source=Source.MARKER, brightness=marker.brightness, unit=unit
             )
     return pieces
-
-
-def _runs(mask: Bool[np.ndarray, " S"]) -> list[tuple[int, int]]:
-    """Start and stop of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 def _applicable(

@@ -30,7 +30,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from haloweave.errors import InvalidInput, ModelCorrupt, ModelNotFound, ModelUnsafe, ModelUnsupported
-from haloweave.loading import PICKLES, explained, optional_json, quiet, read_json, refuse_code
+from haloweave.loading import PICKLES, explained, load_weights, optional_json, quiet, read_json, refuse_code
 from haloweave.loading import device as device_named
 from haloweave.loading import dtype as dtype_named
 
@@ -92,21 +92,9 @@ def _load_tokenizer(path: Path, config: Any) -> Any:
 
 def _load_weights(path: Path, config: Any, dtype: torch.dtype, attn_implementation: str | None) -> Any:
     attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path,
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, with names and shapes
-        **attention,
-    )
-    if missing := sorted(report["missing_keys"]):
+    model, missing = load_weights(AutoModelForCausalLM, path, config, dtype, **attention)
+    if missing:
         raise ModelCorrupt(f"{path}: weights missing: {', '.join(missing[:5])}; fetch the model again")
-    for name, got, expected in sorted(report["mismatched_keys"]):
-        raise ModelCorrupt(f"{path}: {name} has shape {tuple(got)}, the config says {tuple(expected)}")
     return model
 
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from haloweave.errors import ModelCorrupt, ModelNotFound, ModelUnsafe, ModelUnsupported
-from haloweave.loading import PICKLES, explained, optional_json, quiet, refuse_code
+from haloweave.errors import ModelNotFound, ModelUnsafe, ModelUnsupported
+from haloweave.loading import PICKLES, explained, load_weights, optional_json, quiet, refuse_code
 from haloweave.loading import device as device_named
 from haloweave.loading import dtype as dtype_named
 from haloweave.repair.masked.encoder import MaskedLM
@@ -41,23 +41,12 @@ def load(path: Path, *, device: str = "auto", dtype: str = "auto", batch_tokens:
 
 
 def _load_weights(path: Path, config: Any, dtype: torch.dtype) -> Any:
-    model, report = AutoModelForMaskedLM.from_pretrained(
-        path,
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, with names and shapes
-    )
-    if missing := sorted(report["missing_keys"]):
+    model, missing = load_weights(AutoModelForMaskedLM, path, config, dtype)
+    if missing:
         raise ModelUnsupported(
             f"{path}: not a whole masked LM: weights missing: {', '.join(missing[:5])}; an encoder without a "
             "head has to be trained first"
         )
-    for name, got, expected in sorted(report["mismatched_keys"]):
-        raise ModelCorrupt(f"{path}: {name} has shape {tuple(got)}, the config says {tuple(expected)}")
     return model
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from haloweave.errors import InvalidInput
 from haloweave.repair.base import Proposal, RepairWindow, Scorer, replaced
+from haloweave.repair.batch import CulledToken, diffs
 from haloweave.repair.contract import examine
 from haloweave.repair.diff import applied, repair
 from haloweave.repair.gate import Gated, GateStats, gain
@@ -215,9 +216,24 @@ def test_of_a_doomed_run_one_token_may_stay(text: list[int], data: st.DataObject
     window = RepairWindow.of(text, doomed.astype(float), doomed=doomed)
     repairer = SelfRepairer(SCORER, margin=0.0, stumble=0.0, sight=0, right=50)
     for p in repairer.propose([window]):
-        assert len(p.new_ids) == 1 < len(p.uid)
+        assert len(p.new_ids) == 1
+        assert len(p.uid) > 1 or p.new_ids[0] != window.token_id[p.uid[0]]
         assert p.gain > 0
     assert examine(repairer, [window], vocabulary=V) == []
+
+
+def test_culled_tokens_get_the_token_that_makes_the_rest_likeliest() -> None:
+    own = SelfRepairer(SCORER, margin=0.0, stumble=0.0, candidates=V, right=50)
+    helped = 0
+    for seed in range(20):
+        text = np.random.default_rng(seed).integers(0, V, 20).tolist()
+        left, old, right = text[:9], text[9], text[10:]
+        won = {n: total([*left, n, *right]) - total([*left, *right]) for n in range(V) if n != old}
+        best = max(won, key=lambda n: won[n])
+        entry = CulledToken(1009, text, [1] * 20, [0.0] * 20, 9, old)
+        assert diffs([entry], own) == ([(1009, old, best)] if won[best] > 0 else [])
+        helped += won[best] > 0
+    assert 0 < helped < 20
 
 
 def test_the_worst_places_come_first() -> None:

@@ -75,14 +75,14 @@ class SelfRepairer:
         return found
 
     def _runs(self, window: RepairWindow) -> list[slice]:
-        """Hot places: a single token, or a run of two or more doomed ones."""
+        """Hot places: a single token, or a run of doomed ones."""
         hot = window.heat >= self.cutoff
         runs, at = [], 0
         while at < len(window):
             stop = at + 1
             while window.doomed[at] and stop < len(window) and window.doomed[stop]:
                 stop += 1
-            if hot[at:stop].all() and (stop - at > 1 or not window.doomed[at]):
+            if hot[at:stop].all():
                 runs.append(slice(at, stop))
             at = stop
         return self._worst(window, runs) if runs else runs
@@ -104,7 +104,9 @@ class SelfRepairer:
         place = window.place(run)
         old, after = text.ids[place], text.ids[place.stop : place.stop + self.right]
         reading = text.before(place.start)
-        news = self._candidates(reading.logits, old)
+        news = self._candidates(reading.logits, window.token_id[run])
+        if self.delete and len(old):
+            news.append(_NOTHING)
         scores = reading.score([np.concatenate([new, after]) for new in (old, *news)])
         gains = [gain(scores[0], s, len(after)) for s in scores[1:]]
         best = int(np.argmax(gains))
@@ -114,10 +116,10 @@ class SelfRepairer:
     def _candidates(
         self, logits: Float32[np.ndarray, " V"], old: Int32[np.ndarray, " R"]
     ) -> list[Int32[np.ndarray, " R2"]]:
-        """What may stand in place of `old`: likely tokens, and nothing."""
+        """Likely tokens that may stand in place of `old`; a single token does not become itself."""
+        shut = {*self.forbidden, *(old.tolist() if len(old) == 1 else ())}
         open_ids = np.ones(len(logits), np.bool_)
-        open_ids[[i for i in {*self.forbidden, *old.tolist()} if i < len(logits)]] = False
+        open_ids[[i for i in shut if i < len(logits)]] = False
         ranked = np.flatnonzero(open_ids)
         best = ranked[np.argsort(-logits[ranked], kind="stable")[: self.candidates]]
-        news = [np.array([i], np.int32) for i in best]
-        return [*news, _NOTHING] if self.delete and len(old) else news
+        return [np.array([i], np.int32) for i in best]

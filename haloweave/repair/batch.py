@@ -12,7 +12,8 @@ Must not know which repairer it is, nor torch.
 
 Every entry is judged by itself: its masked position is fully hot and doomed, and nothing else in its window
 changes. The brightness of the others says how far the repairer may trust them. A `MaskedLMRepairer` predicts
-nothing else, in its one pass, if its `cutoff` is above 1.
+nothing else, in its one pass, if its `cutoff` is above 1. A `SelfRepairer` works from left to right and would
+change hot neighbours on its way: give it a map that is 255 but at the masked position.
 """
 
 from __future__ import annotations

@@ -37,16 +37,6 @@ class Weave:
             )
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Counters since the mind was made."""
-
-    fed: int = 0
-    spoken: int = 0
-    culled: int = 0
-    edits: int = 0
-
-
 def spare_rows(weave: Weave, laws: Laws, codec: Codec) -> int:
     """Rows that policies can work on at the worst of times. Raises InvalidInput if they are too few."""
     spare = weave.budget - laws.sinks - laws.tail - weave.chunk - _largest_frame(codec)

@@ -14,7 +14,7 @@ from haloweave.budget import Weave
 from haloweave.engine.base import Engine
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import InvalidInput, ModelUnsupported
-from haloweave.journal.base import Journal, MemoryJournal
+from haloweave.journal.base import Journal, MemoryJournal, Vault
 from haloweave.memory import brightness
 from haloweave.memory.brightness import RULES, BrightnessPolicy
 from haloweave.memory.cull import CullPolicy, DimmestFirst
@@ -95,7 +95,7 @@ def load_model(s: Settings, progress: Progress = silent) -> Any:
     return hf.load(path, device=s.device, dtype=s.dtype)
 
 
-def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None) -> Mind:
+def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None, vault: Vault | None = None) -> Mind:
     """A mind over a model already loaded; nothing has been fed to it yet."""
     from haloweave.engine.hf.engine import HFEngine
     from haloweave.engine.hf.text import HFCodec
@@ -103,10 +103,16 @@ def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None) -> Mind
     config = loaded.model.generation_config.eos_token_id
     ends = config if isinstance(config, list) else [config] if config is not None else []
     engine = HFEngine(loaded.model, capacity=s.budget, max_positions=loaded.max_positions)
-    return assemble(s, engine, HFCodec(loaded.tokenizer, ends), journal)
+    return assemble(s, engine, HFCodec(loaded.tokenizer, ends), journal, vault)
 
 
-def assemble(s: Settings, engine: Engine, codec: Codec, journal: Journal | None = None) -> Mind:
+def assemble(
+    s: Settings,
+    engine: Engine,
+    codec: Codec,
+    journal: Journal | None = None,
+    vault: Vault | None = None,
+) -> Mind:
     """A mind over any engine and codec, with the policies that the settings name."""
     return Mind(
         engine,
@@ -121,6 +127,7 @@ def assemble(s: Settings, engine: Engine, codec: Codec, journal: Journal | None 
             chunk=s.chunk,
             kills_per_round=s.kills_per_round,
         ),
+        vault=vault,
     )
 
 

@@ -17,6 +17,12 @@
     │   ├── CapacityExceeded      more rows than the arena holds
     │   ├── SurgeryUnsupported    this model cannot do that surgery exactly
     │   └── EngineFault           the backend failed or returned numbers that are not finite
+    ├── JournalError              what is kept on disk
+    │   ├── JournalFailed         a write or sync failed: the mind stops, and is opened again
+    │   ├── JournalCorrupt        damaged, not a mind at all, or written by a newer version
+    │   ├── MindNotFound          no mind of that name
+    │   ├── MindExists            there is one of that name already
+    │   └── MindLocked            another process has it
     ├── Interrupted               somebody asked for an end: thrown into what a mind is doing
     └── MindClosed                the mind or its runner has stopped
 
@@ -84,6 +90,30 @@ class SurgeryUnsupported(EngineError):
 
 class EngineFault(EngineError):
     """The backend failed or returned numbers that are not finite."""
+
+
+class JournalError(HaloError):
+    """What is kept on disk cannot be had, trusted or written."""
+
+
+class JournalFailed(JournalError):
+    """A write or a sync failed. Nothing acknowledged is lost; the mind has to be opened again."""
+
+
+class JournalCorrupt(JournalError):
+    """Damaged, not a mind at all, or written by a newer version."""
+
+
+class MindNotFound(JournalError):
+    """No mind of that name."""
+
+
+class MindExists(JournalError):
+    """There is a mind of that name already."""
+
+
+class MindLocked(JournalError):
+    """Another process has it."""
 
 
 class Interrupted(HaloError):

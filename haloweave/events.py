@@ -40,6 +40,19 @@ class Edited:
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """A culled passage is in the context again."""
+
+    passage: int
+    """Its number in the archive."""
+    text: str
+    score: float
+    """0..1, how much it is like what called for it."""
+    tokens: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class TurnEnded:
     """The model's turn is over: "end" (it said so), "stop" (a stop text), "length", "interrupted"."""
 
@@ -54,4 +67,4 @@ class Notice:
     text: str
 
 
-Event: TypeAlias = Fed | Spoke | Edited | TurnEnded | Notice
+Event: TypeAlias = Fed | Spoke | Edited | Recalled | TurnEnded | Notice

@@ -9,6 +9,7 @@ and an edit made for it is refused rather than guessed at.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +18,12 @@ from haloweave.errors import EditConflict, InvalidEdit
 from haloweave.journal.base import mentions
 from haloweave.memory.edit import Edit
 
+KEPT = 128
+"""Revisions that are remembered, neighbouring appends counted as one."""
+
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """One revision: `edit` is None where tokens were appended. `rows` are those before it."""
 
     revision: int
@@ -32,18 +36,22 @@ class _Step:
 class History:
     """The last revisions of one context."""
 
-    def __init__(self, keep: int = 128) -> None:
-        self._steps: deque[_Step] = deque(maxlen=keep)
+    def __init__(self, keep: int = KEPT, steps: Iterable[Step] = ()) -> None:
+        self._steps: deque[Step] = deque(maxlen=keep)
         self._settled: set[int] = set()
+        for step in steps:
+            self._steps.append(replace(step, takes_back=None))
+            if step.takes_back is not None:
+                self.took_back(step.takes_back)
 
     def appended(self, revision: int, rows: int) -> None:
         """At `revision`, with `rows` rows, tokens were appended. Neighbouring appends cost one entry."""
         if not self._steps or self._steps[-1].edit is not None:
-            self._steps.append(_Step(revision, rows, None))
+            self._steps.append(Step(revision, rows, None))
 
     def edited(self, edit: Edit, rows: int) -> None:
         """`edit` was carried out on `rows` rows."""
-        self._steps.append(_Step(edit.base, rows, edit))
+        self._steps.append(Step(edit.base, rows, edit))
 
     def forward(self, edit: Edit, revision: int) -> Edit:
         """The edit as it reads at `revision`. Raises EditConflict if a later edit touched its places, or
@@ -59,9 +67,9 @@ class History:
                 edit = edit.shifted(step.revision).over(step.edit, step.rows)
         return edit.shifted(revision)
 
-    def _since(self, revision: int) -> list[_Step]:
+    def _since(self, revision: int) -> list[Step]:
         """Steps from `revision` on, without edits that were taken back before any other edit came."""
-        left: list[_Step] = []
+        left: list[Step] = []
         for step in self._steps:
             if step.edit is None or step.revision < revision:
                 continue

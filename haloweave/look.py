@@ -19,7 +19,7 @@ import numpy as np
 from haloweave.errors import InvalidInput
 from haloweave.memory.laws import WHOLE, Laws, hollow_turns
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
-from haloweave.text import Codec
+from haloweave.text import Codec, spell
 
 _NEVER_TEXT = b"\xff"
 """Stands for a control token while searching: no UTF-8 text can match it."""
@@ -90,6 +90,13 @@ def find(view: View, codec: Codec, text: str, *, any_case: bool = False) -> tupl
         wanted, haystack = wanted.lower(), haystack.lower()
     ends = np.cumsum([len(p) for p in pieces], dtype=np.int64)
     return tuple(_run(view.tokens, pieces, a, b) for a, b in _merged(_slots(haystack, wanted, ends)))
+
+
+def open_reply(view: View, codec: Codec) -> str:
+    """What the model has said at the end of the context, as far as it is still there."""
+    theirs = np.flatnonzero(view.tokens.source != Source.MODEL)
+    start = int(theirs[-1]) + 1 if len(theirs) else 0
+    return spell(codec, view.tokens.token_id[start:].tolist())
 
 
 def _bytes_as_read(text: str) -> bytes:

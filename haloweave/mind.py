@@ -7,7 +7,7 @@ Plain and synchronous, without locks: whoever owns it (a Runner) calls it from o
 
 One tick:     journal -> feed -> mirror -> brightness          (then the next token is sampled)
 Over budget:  choose -> plan -> commit                         (a weave)
-An edit:      check -> journal -> KV -> mirror -> event        (if KV fails: Aborted, rebuilt from the mirror)
+An edit:      check -> journal -> KV -> mirror -> event        (both see to it in `write_ahead`)
 
 Whatever is interrupted, is interrupted between ticks: mirror and KV agree whenever a call returns.
 """
@@ -15,27 +15,28 @@ Whatever is interrupted, is interrupted between ticks: mirror and KV agree whene
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from haloweave.budget import Totals, Weave, spare_rows
+from haloweave.budget import Weave, spare_rows
 from haloweave.engine.base import Engine, Forward
 from haloweave.engine.sampling import Sampling, sample
-from haloweave.errors import Interrupted, InvalidInput, NoRoom
+from haloweave.errors import Interrupted, InvalidInput, NoRoom, SurgeryUnsupported
 from haloweave.events import Edited, Event, Fed, Notice, Spoke, TurnEnded
-from haloweave.history import History
-from haloweave.journal.base import Aborted, Born, Committed, Journal
+from haloweave.history import Step
+from haloweave.journal.base import Checkpoint, Journal, Record, State, Totals, Turn, Vault
 from haloweave.memory.brightness import BrightnessPolicy
 from haloweave.memory.cull import CullPolicy
 from haloweave.memory.edit import Edit, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.mirror import Mirror
-from haloweave.memory.plan import Marker, Proposal, check_act, delete, plan, propose
+from haloweave.memory.plan import Marker, Proposal, check_act, delete, plan, propose, restored
 from haloweave.memory.tokens import Source, Tokens, View
 from haloweave.scribe import Opening, Scribe, Segment, packed
 from haloweave.text import Codec, Speech, spell
+from haloweave.write_ahead import WriteAhead
 
 MARKER_TEXT = "[...]\n"
 
@@ -55,34 +56,29 @@ class Mind:
         cull: CullPolicy,
         laws: Laws,
         weave: Weave,
+        vault: Vault | None = None,
     ) -> None:
         if weave.budget > engine.capabilities.max_rows:
             raise InvalidInput(f"budget {weave.budget}: the engine holds {engine.capabilities.max_rows} rows")
         spare = spare_rows(weave, laws, codec)
         self._engine, self._codec, self._journal = engine, codec, journal
         self._brightness, self._cull, self._laws, self._weave = brightness, cull, laws, weave
-        self._mirror = Mirror()
-        self._history = History()
+        self._context = WriteAhead(engine, brightness, journal, codec.piece, vault)
         # A unit that reaches out of the tail is protected whole, so it may take up half of what is spare.
-        self._scribe = Scribe(codec, longest_unit=min(max(weave.chunk, laws.tail // 2), spare // 2))
+        self._longest_unit = min(max(weave.chunk, laws.tail // 2), spare // 2)
+        self._scribe = Scribe(codec, longest_unit=self._longest_unit)
         marker_ids = tuple(codec.encode([MARKER_TEXT])[0])
         self._marker = Marker(marker_ids, brightness.birth(Source.MARKER))
-        self._logits: np.ndarray | None = None
-        self._stale = False
-        """An edit changed what the logits follow from; they are read again when they are wanted."""
-        self._torn = False
-        """KV could not be brought back in step with the mirror: try again before anything else."""
-        self._totals = Totals()
 
     # ---- looking ---------------------------------------------------------------------------------
 
     @property
     def view(self) -> View:
-        return self._mirror.view
+        return self._context.view
 
     @property
     def rows(self) -> int:
-        return self._mirror.rows
+        return len(self.view.tokens)
 
     @property
     def budget(self) -> int:
@@ -90,7 +86,7 @@ class Mind:
 
     @property
     def totals(self) -> Totals:
-        return self._totals
+        return self._context.totals
 
     @property
     def laws(self) -> Laws:
@@ -122,11 +118,13 @@ class Mind:
         pinned: bool = False,
         fresh: bool = True,
         score: bool = False,
+        origin: int = 0,
     ) -> Iterator[Event]:
         """Read text of any length, one event a forward pass; weaves between passes.
 
         An iterable is read as it comes (a growing log). `fresh=False` goes on in an open turn of the
-        same role. Raises NoRoom if nothing more may be culled; what was read until then stays.
+        same role. `origin` is the archived passage that a memory comes from. Raises NoRoom if nothing more
+        may be culled; what was read until then stays.
         """
         if source not in _SPEAKERS:
             raise InvalidInput(f"source: nobody speaks as {Source(source).name}")
@@ -138,7 +136,8 @@ class Mind:
             yield Notice("nothing to read: the text is empty or blank")
             return
         yield from self._enter(self._scribe.turn(source, fresh=fresh))
-        yield from self._feed_all(chain([first], content), source, score)
+        for chunk in packed(chain([first], content), self._weave.chunk):
+            yield from self._feed(chunk, source, score, origin)
         if self._scribe.long_lines:
             yield Notice(f"too long for one unit, cut into several: {self._scribe.long_lines} line(s)")
 
@@ -147,29 +146,24 @@ class Mind:
         if source not in _SPEAKERS or not 1 <= len(ids) <= self.budget:
             raise InvalidInput(f"expected 1..{self.budget} ids of a source that speaks, got {len(ids)}")
         segment = Segment(tuple(int(i) for i in ids), source)
-        self._check_ids(segment.ids)
-        for _ in self._make_room(len(ids)):
+        for _ in self.make_room(len(ids)):
             pass
         return self._tick([segment])
 
     def _enter(self, opening: Opening) -> Iterator[Event]:
         """Feed the control tokens of a turn in one pass: all are in, or none."""
         if opening.tokens:
-            yield from self._make_room(opening.tokens)
-            self._tick(opening.segments)
+            yield from self.make_room(opening.tokens)
+            self._tick(opening.segments, turn=self._scribe.stands(opening))
         self._scribe.enter(opening)
         if opening.tokens:
             yield Fed(Source.CONTROL, opening.tokens, self.rows)
 
-    def _feed_all(self, segments: Iterable[Segment], source: Source, score: bool = False) -> Iterator[Event]:
-        for chunk in packed(segments, self._weave.chunk):
-            yield from self._feed(chunk, source, score)
-
-    def _feed(self, chunk: Sequence[Segment], source: Source, score: bool) -> Iterator[Event]:
+    def _feed(self, chunk: Sequence[Segment], source: Source, score: bool, origin: int) -> Iterator[Event]:
         count = sum(len(s.ids) for s in chunk)
-        yield from self._make_room(count)
-        before = self._current_logits() if score else None
-        forward = self._tick(chunk, score=score)
+        yield from self.make_room(count)
+        before = self._context.logits() if score else None
+        forward = self._tick(chunk, scored=score, origin=origin)
         logprob = None
         if score and forward.logprobs is not None:
             logprob = float(forward.logprobs.sum())
@@ -179,43 +173,18 @@ class Mind:
                 logprob += first - top - float(np.log(np.exp(before.astype(np.float64) - top).sum()))
         yield Fed(source, count, self.rows, logprob)
 
-    def _tick(self, chunk: Sequence[Segment], *, score: bool = False) -> Forward:
-        """One forward pass: journal, KV, mirror, brightness."""
-        self._mend()
-        view = self.view
-        born = self._born(chunk)
-        self._check_ids(born.token_id)
-        self._journal.write(Born(born))
-        try:
-            forward = self._engine.feed(born.token_id, score=score)
-        except BaseException as err:
-            self._abort(err, torn=self._engine.kv.rows != self.rows)
-            raise
-        self._history.appended(view.revision, self.rows)
-        self._mirror.append(born)
-        self._logits, self._stale = forward.logits, False
-        if forward.attention is not None:
-            self._mirror.shine(self._brightness.update(self.view, forward.attention))
-        self._totals = replace(self._totals, fed=self._totals.fed + len(born))
-        return forward
-
-    def _check_ids(self, ids: Sequence[int] | np.ndarray) -> None:
-        """Refuse ids that the model has no embedding for, before anything is written."""
-        wide = np.asarray(ids, np.int64)
-        last = self._engine.capabilities.vocabulary - 1
-        if len(wide) and not (wide.min() >= 0 and wide.max() <= last):
-            raise InvalidInput(f"token ids: expected 0..{last}, got {wide.min()}..{wide.max()}")
-
-    def _abort(self, err: BaseException, *, torn: bool) -> None:
-        """What was journalled last did not happen; KV, if it is torn, is put back in step with the mirror."""
-        self._torn = torn
-        self._journal.write(Aborted(f"{type(err).__name__}: {err}"))
-        self._mend()
-
-    def _mend(self) -> None:
-        if self._torn:
-            self._engine.kv.rebuild(self.view.tokens.token_id)
-            self._torn = False
+    def _tick(
+        self,
+        chunk: Sequence[Segment],
+        *,
+        turn: Turn | None = None,
+        sampled: bool = False,
+        scored: bool = False,
+        origin: int = 0,
+    ) -> Forward:
+        """One forward pass; afterwards the frame stands at `turn`, or where it stood."""
+        stands = turn or self._scribe.stands()
+        return self._context.tick(self._born(chunk), stands, sampled=sampled, scored=scored, origin=origin)
 
     def _born(self, chunk: Sequence[Segment]) -> Tokens:
         uid, parts = self.view.next_uid, []
@@ -243,13 +212,13 @@ class Mind:
         """
         if limit < 1:
             raise InvalidInput(f"limit: expected at least 1 token, got {limit}")
-        if self._logits is None and self._codec.frame is None:
+        if self._context.empty and self._codec.frame is None:
             raise InvalidInput("there is nothing to reply to: let the mind read something first")
         yield from self._enter(self._scribe.turn(Source.MODEL, fresh=False))
         speech, spoken, reason = Speech(self._codec, how.stop), 0, "length"
         try:
             while spoken < limit and reason == "length":
-                yield from self._make_room(1)
+                yield from self.make_room(1)
                 token_id = self.speak_once(how)
                 if token_id is None:
                     reason = "end"
@@ -270,12 +239,11 @@ class Mind:
         token_id = self._sample(how)
         if token_id in self._codec.end_ids:
             return None
-        self._tick([Segment((token_id,), Source.MODEL)])
-        self._totals = replace(self._totals, spoken=self._totals.spoken + 1)
+        self._tick([Segment((token_id,), Source.MODEL)], sampled=True)
         return token_id
 
     def _sample(self, how: Sampling) -> int:
-        logits = self._current_logits()
+        logits = self._context.logits()
         if logits is None:
             raise InvalidInput("there is nothing to go on from")
         forbidden = [i for i in self._codec.control_ids - self._codec.end_ids if i < len(logits)]
@@ -287,7 +255,10 @@ class Mind:
 
     # ---- weaving ---------------------------------------------------------------------------------
 
-    def _make_room(self, count: int) -> Iterator[Event]:
+    def make_room(self, count: int) -> Iterator[Event]:
+        """Weave, if need be, until `count` more tokens have room. Raises NoRoom."""
+        if self._context.goal:
+            yield from self.weave(self._context.goal)
         if self.rows + count > self.budget:
             yield from self.weave(min(self._weave.low_water, self.budget - count))
         if self.rows + count > self.budget:
@@ -305,17 +276,18 @@ class Mind:
             choice = self._cull.choose(self.view, min(self._weave.kills_per_round or surplus, surplus))
             if not len(choice):
                 return
-            before = self.rows
             edit = plan(self.view, choice, laws=self._laws, marker=self._marker)
-            yield self._commit(edit)
-            if self.rows >= before:
+            shrinks = edit.growth < 0
+            further = shrinks and self.rows + edit.growth > target
+            yield self._commit(edit, goal=target if further else 0)
+            if not shrinks:
                 return
 
     # ---- editing ---------------------------------------------------------------------------------
 
     def preview(self, edit: Edit) -> View:
         """The context as `edit` would leave it; changes nothing. Raises what `commit` would raise."""
-        edit = self._history.forward(edit, self.view.revision)
+        edit = self._context.history.forward(edit, self.view.revision)
         self._check(edit)
         shown = Mirror(self.view)
         shown.apply(edit)
@@ -327,7 +299,7 @@ class Mind:
         An edit made for an earlier revision is carried over what has happened since. Raises
         EditConflict, Protected, NoRoom or InvalidEdit, and then nothing has changed.
         """
-        edit = self._history.forward(edit, self.view.revision)
+        edit = self._context.history.forward(edit, self.view.revision)
         self._check(edit)
         return self._commit(edit)
 
@@ -338,20 +310,36 @@ class Mind:
 
     def undo(self) -> Edited:
         """Take back the newest edit not yet taken back. Raises InvalidEdit, EditConflict or NoRoom."""
-        edit, key = self._history.undo(self.view.revision)
+        edit, key = self._context.history.undo(self.view.revision)
         self._check(edit, restoring=True)
-        done = self._commit(edit)
-        self._history.took_back(key)
-        return done
+        return self._commit(edit, takes_back=key)
 
-    def redact(self, uids: Sequence[int]) -> Edited:
-        """Remove tokens, and recompute every row that had seen them. Cannot be undone."""
+    def restore(self, tokens: Tokens, rows: int) -> Edited:
+        """Bring culled tokens back where they stood, uids ascending, with the rows they had (kept under the
+        number `rows`). They fade again, like any other.
+
+        Raises InvalidInput if those rows are not kept any more, SurgeryUnsupported, Protected if their place
+        is gone, NoRoom.
+        """
+        if Surgery.RESTORE not in self._engine.kv.surgeries:
+            raise SurgeryUnsupported(f"{self._engine.capabilities.architecture}: rows cannot be restored")
+        glow = np.full(len(tokens), self._brightness.birth(Source.MEMORY), np.float32)
+        edit = restored(self.view, tokens.replace(brightness=glow, pinned=np.zeros(len(tokens), np.bool_)))
+        self._check(edit, restoring=True)
+        return self._commit(edit, rows=rows)
+
+    def redact(self, uids: Sequence[int], *, culled: Sequence[int] = ()) -> Edited:
+        """Remove tokens for good, and compute every row again that had seen them. Cannot be undone.
+
+        `culled` are tokens that are no longer in the context, but on disk, and in what the living learned.
+        When this returns, their text is nowhere on disk.
+        """
         edit = delete(self.view, uids, surgery=Surgery.RECOMPUTE, reason="redact")
         self._check(edit)
-        done = self._commit(edit)
-        gone = np.array(uids, np.int64)
-        self._journal.redact(gone.tolist())
-        self._history.forget(gone)
+        gone = tuple(sorted({int(u) for u in (*uids, *culled)}))
+        done = self._commit(edit, redacts=gone)
+        self._context.history.forget(np.array(gone, np.int64))
+        self._journal.redact(gone, self.state)
         return done
 
     def _check(self, edit: Edit, *, restoring: bool = False) -> None:
@@ -360,43 +348,36 @@ class Mind:
             raise NoRoom(
                 f"the edit needs {self.rows + edit.growth} rows, the budget is {self.budget}: weave first"
             )
-        self._mirror.check(edit)
+        self._context.check(edit)
 
-    def _commit(self, edit: Edit) -> Edited:
-        """Law 3: validate, journal, KV, mirror, publish."""
-        surgeries = self._engine.kv.surgeries
-        if edit.surgery not in surgeries:
-            edit = replace(edit, surgery=Surgery.RECOMPUTE)
-        edit = edit.stamped(self.view.next_uid)
-        self._mirror.check(edit)
-        for s in edit.splices:
-            self._check_ids(s.new.token_id)
-        self._mend()
-        rows = self.rows
-        self._journal.write(Committed(edit))
-        try:
-            self._engine.kv.apply(edit)
-        except BaseException as err:
-            self._abort(err, torn=True)
-            raise
-        self._mirror.apply(edit)
-        self._history.edited(edit, rows)
-        gone = sum(len(s.old) - len(s.kept[1]) for s in edit.splices)
-        self._totals = replace(self._totals, culled=self._totals.culled + gone, edits=self._totals.edits + 1)
-        self._follow(edit, rows)
-        return Edited(edit, self.rows)
+    def _commit(self, edit: Edit, **how: Any) -> Edited:
+        """See `WriteAhead.commit`."""
+        return Edited(self._context.commit(edit, **how), self.rows)
 
-    def _follow(self, edit: Edit, rows: int) -> None:
-        """Note whether the edit changed what the logits follow from: the last row, or every row."""
-        if not self.rows:
-            self._logits = None
-        elif self._logits is not None and edit.first is not None:
-            self._stale |= edit.splices[-1].stop == rows or edit.surgery is Surgery.RECOMPUTE
+    # ---- ending and going on -----------------------------------------------------------------------
 
-    def _current_logits(self) -> np.ndarray | None:
-        """Logits for the next token, in the context as it is now."""
-        if self._stale and self._logits is not None:
-            self._mend()
-            self._logits = self._engine.reread().logits
-            self._stale = False
-        return self._logits
+    @property
+    def turn(self) -> Turn:
+        """Where the chat frame stands: which turn is open."""
+        return self._scribe.stands()
+
+    def state(self) -> State:
+        """All that this mind is, for a snapshot; quick, but it copies every row."""
+        return self._context.state(self.turn)
+
+    def resume(self, state: State, steps: Iterable[Step], records: Iterable[Record]) -> None:
+        """Become what a snapshot tells, and do again what the journal tells since then, in passes of the same
+        shapes: every number comes out as it was. Aborts must be resolved.
+
+        Raises JournalCorrupt, ModelCorrupt, InvalidInput or an EngineError if that cannot be done; then
+        `reread` can.
+        """
+        self._stand_at(self._context.resume(state, steps, records))
+
+    def reread(self, told: Checkpoint, steps: Iterable[Step], last: Record | None = None) -> None:
+        """Become what the journal tells, its tokens prefilled afresh: what survivors had learned from the
+        culled is lost. `last` is the newest record. Raises InvalidInput if that is more than the budget."""
+        self._stand_at(self._context.reread(told, steps, last))
+
+    def _stand_at(self, turn: Turn) -> None:
+        self._scribe = Scribe(self._codec, longest_unit=self._longest_unit, stands=turn)

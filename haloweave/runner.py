@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """The one thread that owns a mind: commands in, immutable events out.
 
-Knows minds, menders, threads and queues. Must not know screens, servers or backends. Everybody else talks to
-a mind only through here. A long command (reading, replying) is carried out event by event; between two events
-the runner does short acts that have come in meanwhile (a pin, a look), applies what a mender has ready, and
-sees whether it was interrupted. While nothing runs it sleeps, until somebody wants something, the mender has
-something, or the mender is due.
+Knows minds, menders, keepers, threads and queues. Must not know screens, servers or backends. Everybody else
+talks to a mind only through here. A long command (reading, replying) is carried out event by event; between two events
+the runner does short acts that have come in meanwhile (a pin, a look), has the keeper take its snapshots,
+applies what a mender has ready, and sees whether it was interrupted. While nothing runs it sleeps, until
+somebody wants something, the mender has something, or one of them is due.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from haloweave.errors import Interrupted, MindClosed
-from haloweave.events import Event, TurnEnded
+from haloweave.events import Event, Notice, TurnEnded
+from haloweave.journal.base import State
 from haloweave.mending import Mender
 from haloweave.mind import Mind
 
@@ -40,14 +41,33 @@ class _Act:
     refuse: Callable[[MindClosed], None]
 
 
-class Runner:
-    """Owns `mind` and `mender` from `start` to `stop`. `publish` is called on the runner's thread, once per
-    event; a repair is an event like any other, and may come while nothing else runs."""
+class Attendant(Protocol):
+    """Whoever keeps a mind on disk (a `Keeper`)."""
 
-    def __init__(self, mind: Mind, publish: Callable[[Event], None], mender: Mender | None = None) -> None:
+    def tend(self, state: Callable[[], State]) -> list[str]:
+        """Between two ticks: do what is due. What a person should know of it."""
+        ...
+
+    def due(self) -> float | None:
+        """Seconds after which to call `tend` even if nothing happens; None: not until something does."""
+        ...
+
+
+class Runner:
+    """Owns `mind`, `mender` and `keeper` from `start` to `stop`. `publish` is called on the runner's thread, once
+    per event; a repair is an event like any other, and may come while nothing else runs."""
+
+    def __init__(
+        self,
+        mind: Mind,
+        publish: Callable[[Event], None],
+        mender: Mender | None = None,
+        keeper: Attendant | None = None,
+    ) -> None:
         self._mind = mind
         self._publish = publish
         self._mender = mender
+        self._keeper = keeper
         self._woken = threading.Event()
         """The mender's wish to be looked after is in the queue of jobs."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -134,7 +154,10 @@ class Runner:
     def _next(self) -> _Job | None:
         """The next job; nothing, if the mender is due before there is one; None at the end."""
         try:
-            job = self._jobs.get(timeout=None if self._mender is None else self._mender.due())
+            due = [who.due() for who in (self._mender, self._keeper) if who is not None]
+            job = self._jobs.get(
+                timeout=min((seconds for seconds in due if seconds is not None), default=None)
+            )
         except queue.Empty:
             job = _nothing()
         self._woken.clear()  # before the mender is looked after, so that no call of `_wake` is lost
@@ -170,9 +193,12 @@ class Runner:
             return
 
     def _between(self) -> None:
-        """What is done between two events: acts, then repairs."""
+        """What is done between two events: acts, then snapshots, then repairs."""
         revision = self._mind.view.revision
         self._do_acts()
+        if self._keeper is not None and not self._closed.is_set():
+            for text in self._keeper.tend(self._mind.state):
+                self._publish(Notice(text))
         if self._mender is None or self._closed.is_set():
             return
         if self._mind.view.revision != revision:

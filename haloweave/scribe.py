@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """From text to tokens that wait to be fed: turns, units, control tokens.
 
-Knows text, the chat frame and token values. Must not know engines or policies. It decides what belongs
+Knows text, the chat frame and token values. Must not know engines, policies or files. It decides what belongs
 together (a log line, a data row, a turn's frame), never what is kept.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from haloweave.journal.base import Turn
 from haloweave.memory.tokens import NO_UNIT, Source
 from haloweave.text import Codec
 
@@ -46,12 +47,13 @@ class Opening:
 class Scribe:
     """Writes turns. Holds which turn is open, and counts units."""
 
-    def __init__(self, codec: Codec, *, longest_unit: int, first_unit: int = 0) -> None:
+    def __init__(self, codec: Codec, *, longest_unit: int, stands: Turn | None = None) -> None:
+        stands = stands or Turn()
         self._codec = codec
         self._longest = longest_unit
-        self._next_unit = first_unit
-        self._open: tuple[str, int] | None = None
-        self._begun = False
+        self._next_unit = stands.next_unit
+        self._open: tuple[str, int] | None = (stands.role, stands.unit) if stands.role else None
+        self._begun = stands.begun
         self.long_lines = 0
         """Lines that had to be cut into several units since this was last set to 0."""
 
@@ -80,12 +82,18 @@ class Scribe:
         role, unit = self._open
         return Opening((Segment(self._codec.frame.footers[role], Source.CONTROL, unit),), None)
 
+    def stands(self, opening: Opening | None = None) -> Turn:
+        """Where the frame stands; with `opening`, where it will stand once that is in."""
+        turn = opening.turn if opening else self._open
+        role, unit = turn or ("", NO_UNIT)
+        begun = self._begun or bool(opening and opening.turn)
+        following = max(self._next_unit, unit + 1) if opening else self._next_unit
+        return Turn(role, unit, begun, following)
+
     def enter(self, opening: Opening) -> None:
         """The tokens of `opening` are in the context."""
-        if opening.turn is not None:
-            self._begun = True
-            self._next_unit = max(self._next_unit, opening.turn[1] + 1)
-        self._open = opening.turn
+        there = self.stands(opening)
+        self._begun, self._next_unit, self._open = there.begun, there.next_unit, opening.turn
 
     def write(self, texts: Iterable[str], source: Source, *, pinned: bool = False) -> Iterator[Segment]:
         """Text as segments, lazily. Lines of logs and tools become units; a memory is one unit."""

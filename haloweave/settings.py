@@ -19,6 +19,7 @@ SYSTEM_PROMPT = (
 
 PolicyName = Literal["halo", "linear", "window", "h2o", "tova", "snapkv", "random"]
 RepairName = Literal["off", "mlm", "self"]
+RecallName = Literal["auto", "ask", "off"]
 
 
 class Settings(BaseSettings):
@@ -75,6 +76,24 @@ class Settings(BaseSettings):
     """Share of the time that repair may work beside the mind; means nothing where the mind waits for it."""
     repair_timeout: float = Field(30.0, gt=0, le=3600)
     """Seconds without an answer after which repair counts as failed, and is tried again later."""
+
+    minds: str = ""
+    """Folder of the minds that are kept (halo chat --mind NAME); empty for the user's data folder."""
+    snapshot_every: int = Field(256, ge=1)
+    """Passes and edits between two snapshots of a kept mind: what a restart after a crash may repeat."""
+    snapshots: int = Field(2, ge=1)
+    """Snapshots that are kept; each is about as large as the KV cache."""
+    embedder: str = "minilm-l6"
+    """Sentence encoder that finds culled text by its meaning: a known name, a folder, or empty for none."""
+    recall: RecallName = "auto"
+    """Whether culled text comes back by itself when a person says what is like it (auto), when asked for
+    (ask), or never (off)."""
+    recall_strong: float = Field(0.5, ge=0, le=1)
+    """Likeness (0 to 1) from which culled text comes back by itself."""
+    recall_most: int = Field(2, ge=1)
+    """Passages that may come back at once."""
+    rows_quota: int = Field(0, ge=0)
+    """MB of disk for KV rows of culled tokens, so that they can be put back as they were; 0 keeps none."""
 
     system: str = SYSTEM_PROMPT
     """Pinned first turn; empty for none."""

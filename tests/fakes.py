@@ -6,12 +6,12 @@ Knows the protocols `Engine`, `KVStore` and `Codec`, and numpy. Must not know to
 
 Row i of the fake cache is one number, `trace[i]`: a hash of the token and of all it saw to its left when it
 was computed. So the fake has what matters of a real cache: DROP leaves survivors with the memory of the
-dead, PATCH computes the born against their left, RECOMPUTE forgets exactly, and logits show it.
+dead, PATCH computes the born against their left, RECOMPUTE forgets exactly, RESTORE brings numbers back, and
+logits show it.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +20,13 @@ import numpy as np
 
 from haloweave.budget import Weave
 from haloweave.engine.base import Capabilities, Forward
-from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, SurgeryUnsupported
-from haloweave.journal.base import Journal, MemoryJournal
+from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, ModelCorrupt, SurgeryUnsupported
+from haloweave.journal.base import Journal, MemoryJournal, Vault
 from haloweave.memory.brightness import BrightnessPolicy, Halo
 from haloweave.memory.cull import CullPolicy, DimmestFirst
 from haloweave.memory.edit import BORN, Edit, Surgery
 from haloweave.memory.laws import Laws
+from haloweave.memory.rows import Image, SavedRows
 from haloweave.memory.tokens import AttentionSample, Source
 from haloweave.mind import Mind
 from haloweave.text import ChatFrame
@@ -150,21 +151,27 @@ class FakeEngine:
     def surgeries(self) -> frozenset[Surgery]:
         return self._surgeries
 
-    def apply(self, edit: Edit) -> None:
+    def apply(self, edit: Edit, rows: SavedRows | None = None) -> None:
         index, ids = edit.gather(self.rows), edit.ids(self.ids)
         if len(ids) > self._max_rows:
             raise CapacityExceeded(f"{len(ids)} rows after the edit, the fake holds {self._max_rows}")
-        if edit.first is None:
-            return
-        if edit.surgery not in self._surgeries:
+        if edit.first is not None and edit.surgery not in self._surgeries:
             raise SurgeryUnsupported(edit.surgery.name)
+        _check_saved(edit, rows)
+        exact = edit.surgery is Surgery.RECOMPUTE
+        if edit.first is None and not exact:
+            return
         self._maybe_fail("apply")
-        if edit.surgery is Surgery.RECOMPUTE:
-            index = np.where(np.arange(len(index)) < edit.first, index, BORN)
-        trace = np.where(index == BORN, 0, self.trace[np.maximum(index, 0)] if self.rows else 0)
-        for slot in np.flatnonzero(index == BORN).tolist():
-            trace[slot] = _traces(int(trace[slot - 1]) if slot else 0, ids[slot : slot + 1])[0]
-        self.ids, self.trace = ids, trace.astype(np.uint64)
+        if exact:
+            index = np.full(len(index), BORN)
+        born = index == BORN
+        trace = np.where(born, np.uint64(0), self.trace[np.maximum(index, 0)] if self.rows else np.uint64(0))
+        if rows is not None:
+            trace[born] = rows.columns["trace"]
+        else:
+            for slot in np.flatnonzero(born).tolist():
+                trace[slot] = _traces(int(trace[slot - 1]) if slot else 0, ids[slot : slot + 1])[0]
+        self.ids, self.trace = ids, trace
 
     def rebuild(self, ids: Sequence[int] | np.ndarray) -> None:
         new = np.asarray(ids, np.int32)
@@ -172,12 +179,23 @@ class FakeEngine:
             raise CapacityExceeded(f"{len(new)} rows, the fake holds {self._max_rows}")
         self.ids, self.trace = new, _traces(0, new)
 
-    def dump(self) -> bytes:
-        return json.dumps({"ids": self.ids.tolist(), "trace": self.trace.tolist()}).encode()
+    def save(self, slots: Sequence[int] | np.ndarray) -> SavedRows:
+        where = np.array(slots, np.int64)
+        if Surgery.RESTORE not in self._surgeries:
+            raise SurgeryUnsupported(Surgery.RESTORE.name)
+        if len(where) and not (where.min() >= 0 and where.max() < self.rows):
+            raise InvalidInput(f"save: expected slots in 0..{self.rows - 1}, got {where.tolist()}")
+        return SavedRows(where, {"trace": self.trace[where]})
 
-    def load(self, data: bytes) -> None:
-        rows = json.loads(data)
-        self.ids, self.trace = np.array(rows["ids"], np.int32), np.array(rows["trace"], np.uint64)
+    def dump(self) -> Image:
+        return {"ids": self.ids.copy(), "trace": self.trace.copy()}
+
+    def load(self, image: Image) -> None:
+        if image.keys() != {"ids", "trace"} or len(image["ids"]) != len(image["trace"]):
+            raise ModelCorrupt(f"expected as many ids as traces, got {sorted(image)}")
+        if len(image["ids"]) > self._max_rows:
+            raise ModelCorrupt(f"expected up to {self._max_rows} rows, got {len(image['ids'])}")
+        self.ids, self.trace = image["ids"].astype(np.int32), image["trace"].astype(np.uint64)
 
     # ---- inside ----------------------------------------------------------------------------------
 
@@ -232,6 +250,8 @@ def fake_mind(
     chat: bool = True,
     engine: FakeEngine | None = None,
     journal: Journal | None = None,
+    vault: Vault | None = None,
+    kills_per_round: int = 0,
     brightness: BrightnessPolicy | None = None,
     cull: CullPolicy | None = None,
     system: str = "",
@@ -245,12 +265,37 @@ def fake_mind(
         brightness=brightness or Halo(),
         cull=cull or DimmestFirst(laws=laws),
         laws=laws,
-        weave=Weave(budget=budget, low_water=low_water or budget - budget // 8, chunk=chunk),
+        weave=Weave(
+            budget=budget,
+            low_water=low_water or budget - budget // 8,
+            chunk=chunk,
+            kills_per_round=kills_per_round,
+        ),
+        vault=vault,
     )
     if system:
         for _ in mind.listen(system, Source.SYSTEM, pinned=True):
             pass
     return mind
+
+
+def same_image(a: Image, b: Image) -> bool:
+    """Whether two dumps are the same, byte for byte."""
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype
+        and a[name].shape == b[name].shape
+        and a[name].tobytes() == b[name].tobytes()
+        for name in a
+    )
+
+
+def _check_saved(edit: Edit, rows: SavedRows | None) -> None:
+    """Saved rows are there exactly where an edit restores them, one for each birth."""
+    restores = edit.surgery is Surgery.RESTORE
+    if (rows is not None and not restores) or (restores and len(rows or ()) != len(edit.born_uids)):
+        raise InvalidInput(f"{edit.surgery.name}: {len(edit.born_uids)} births, {len(rows or ())} saved rows")
+    if rows is not None and rows.columns.keys() != {"trace"}:
+        raise InvalidInput(f"saved rows of another engine: {sorted(rows.columns)}")
 
 
 def _checked(ids: Any) -> np.ndarray:

@@ -633,14 +633,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_test_kv_measures_every_surgery(tiny: Path) -> None:
     terminal = Terminal()
     assert terminal.halo("test-kv", "--model", tiny, "-n", "4") == 0
-    for surgery in ("DROP", "PATCH", "RECOMPUTE"):
+    for surgery in ("DROP", "PATCH", "RECOMPUTE", "RESTORE"):
         assert re.search(rf"{surgery} .*exact", terminal.out)
 
 
 def test_test_kv_as_json(tiny: Path) -> None:
     terminal = Terminal()
     assert terminal.halo("test-kv", "--model", tiny, "-n", "3", "--json") == 0
-    assert [line["surgery"] for line in terminal.lines] == ["drop", "patch", "recompute"]
+    assert [line["surgery"] for line in terminal.lines] == ["drop", "patch", "recompute", "restore"]
     assert all(line["ok"] and line["logits"] <= 1e-4 for line in terminal.lines)
 
 

@@ -873,7 +873,7 @@ def test_the_next_token_follows_from_the_last_pass_even_if_its_attention_was_odd
     engine.odd = True
     with np.errstate(all="ignore"), contextlib.suppress(HaloError):
         mind.feed_ids([*b"abc"], Source.USER)
-    assert np.array_equal(mind._logits, engine.reread().logits)
+    assert np.array_equal(mind.state().logits, engine.reread().logits)
 
 
 def test_no_attention_at_all_is_survived() -> None:

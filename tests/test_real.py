@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from fakes import same_image
 
 from haloweave import build
+from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.hf.text import HFCodec
 from haloweave.engine.reference import SlowReference
 from haloweave.events import Edited, Fed, Spoke
-from haloweave.memory.tokens import Source
+from haloweave.memory.edit import Surgery
+from haloweave.memory.mirror import Mirror
+from haloweave.memory.plan import delete
+from haloweave.memory.tokens import Source, Tokens
 from haloweave.mind import Mind
 from haloweave.repair.diff import applied, repair
 from haloweave.settings import Settings, settings
@@ -100,6 +107,30 @@ def test_redaction_equals_never_having_read_it(loaded: Any) -> None:
     want = SlowReference.fresh(build.load_model(setup()).model, mind.view.tokens.token_id.tolist())
     got = mind.engine.reread().logits
     assert float(np.abs(got - want.numpy()).max()) <= 1e-4
+
+
+def test_a_loaded_cache_goes_on_to_the_last_bit(loaded: Any) -> None:
+    """Another arena on the same model: after a DROP and a RESTORE, in chunks and in single tokens."""
+    engine = HFEngine(loaded.model, capacity=256)
+    ids = HFCodec(loaded.tokenizer).encode([PROSE])[0]
+    mirror = Mirror()
+    for part in (ids[:120], ids[120:121], ids[121:200]):
+        engine.feed(part)
+        mirror.append(Tokens.make(part, first_uid=mirror.rows, source=Source.USER))
+    saved, gone = engine.save(range(20, 50)), delete(mirror.view, list(range(20, 50)))
+    engine.apply(gone)
+    other = HFEngine(loaded.model, capacity=256)
+    other.load(safetensors.numpy.load(safetensors.numpy.save(dict(engine.dump()))))
+    for e in (engine, other):
+        e.apply(replace(gone.inverse(), surgery=Surgery.RESTORE), saved)
+    assert same_image(engine.dump(), other.dump())
+    for part in (ids[200:201], ids[201:240], ids[240:241]):
+        one, two = engine.feed(part), other.feed(part)
+        assert one.attention is not None
+        assert two.attention is not None
+        assert one.logits.tobytes() == two.logits.tobytes()
+        assert one.attention.value_mass.tobytes() == two.attention.value_mass.tobytes()
+    assert same_image(engine.dump(), other.dump())
 
 
 def test_typed_control_tokens_stay_text(loaded: Any) -> None:

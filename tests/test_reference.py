@@ -223,6 +223,35 @@ def test_deleting_the_head_keeps_distances(model: PreTrainedModel) -> None:
         assert gap(keys @ keys.mT, old_keys @ old_keys.mT) <= 1e-10
 
 
+# Rows that come back
+
+
+def test_rows_put_back_where_they_were_make_the_context_whole(model: PreTrainedModel) -> None:
+    ids, gone = some_ids(LENGTH), [0, 7, 8, 30, LENGTH - 1]
+    reference, untouched = holding(model, ids), holding(model, ids)
+    saved, kept = reference.save(gone), [slot for slot in range(LENGTH) if slot not in gone]
+    reference.edit(keep(ids, kept))
+    whole = [(None, ids[slot]) if slot in gone else (kept.index(slot), ids[slot]) for slot in range(LENGTH)]
+    reference.edit(whole, saved)
+    assert same_rows(reference, untouched)
+
+
+def test_rows_put_back_elsewhere_keep_what_they_knew(model: PreTrainedModel) -> None:
+    """The value is the old one, whatever now stands to the left; the key differs by its rotation alone."""
+    ids = some_ids(LENGTH)
+    reference, computed = holding(model, ids), holding(model, ids)
+    saved, rest = reference.save([40, 41]), keep(ids, range(2, 40))
+    layout: Layout = [(None, ids[40]), (None, ids[41]), *rest]
+    reference.edit(layout, saved)
+    computed.edit(layout)
+    slots = torch.arange(2)
+    here = _rotate(saved.keys, slots, reference._frequencies)
+    for n, (keys, values) in enumerate(reference.rows()):
+        assert torch.equal(values[:, :2], saved.values[n])
+        assert torch.equal(keys[:, :2], here[n])
+    assert gap(reference.rows()[-1][1][:, :2], computed.rows()[-1][1][:, :2]) > 0.01
+
+
 # Rotation
 
 
@@ -278,6 +307,18 @@ def test_an_illegal_layout_raises_and_changes_nothing(layout: Layout) -> None:
         reference.feed([])
     with pytest.raises(InvalidInput):
         reference.edit([(0, 0), (None, VOCAB)])
+    assert same_rows(reference, untouched)
+
+
+@pytest.mark.parametrize("layout", [[(0, 0), (None, 2)], [(0, 0), (None, 1), (None, 1)], [(0, 0)]])
+def test_saved_rows_of_other_births_raise_and_change_nothing(layout: Layout) -> None:
+    llama = ARCHITECTURES["llama"](0)
+    reference, untouched = holding(llama, [0, 1, 2]), holding(llama, [0, 1, 2])
+    with pytest.raises(InvalidEdit, match="births"):
+        reference.edit(layout, reference.save([1]))
+    for slot in (-1, 3):
+        with pytest.raises(InvalidInput):
+            reference.save([slot])
     assert same_rows(reference, untouched)
 
 

@@ -29,7 +29,7 @@ class Ledger:
     def write(self, record: Record) -> None:
         self.records.append(record)
 
-    def redact(self, uids: Sequence[int]) -> None:
+    def redact(self, uids: Sequence[int], state: Any) -> None:
         self.redacted += list(uids)
 
 
@@ -39,7 +39,7 @@ def replayed(records: Iterable[Record]) -> Tokens:
     for record in records:
         if isinstance(record, Aborted):
             happened.pop()
-        else:
+        elif isinstance(record, Born | Committed):
             happened.append(record)
     mirror = Mirror()
     for record in happened:

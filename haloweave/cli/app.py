@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from haloweave import __version__
-from haloweave.cli import bench, chat, demo, doctor, inspect, models, repair, stream, testkv, train
+from haloweave.cli import bench, chat, demo, doctor, inspect, minds, models, repair, stream, testkv, train
 from haloweave.cli.tools import Tools
 from haloweave.errors import HaloError
 
@@ -57,6 +57,7 @@ app.command()(repair.repair)
 app.command("test-kv")(testkv.exactness)
 app.add_typer(bench.app)
 app.add_typer(models.app)
+app.add_typer(minds.app)
 app.command("train-mlm")(train.train_mlm)
 app.command()(doctor.doctor)
 

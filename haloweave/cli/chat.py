@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from haloweave.cli import options
-from haloweave.cli.options import settings_of
+from haloweave.cli.options import plain, settings_of
 from haloweave.cli.tools import tools_of
 
 Heat = Annotated[
@@ -26,6 +26,8 @@ def chat(
     budget: options.Budget = None,
     policy: options.PolicyOption = None,
     repair: options.Repair = None,
+    mind: options.Mind = None,
+    recall: options.Recall = None,
     system: System = None,
     limit: options.Limit = None,
     temperature: options.Temperature = None,
@@ -35,27 +37,35 @@ def chat(
 ) -> None:
     """Talk with a local model whose context is alive.
 
-    Lines that begin with / are commands: /pin, /boost, /redact, /weave, /why, /undo, /repair, /stats, /heat,
-    /show; /help explains them. Ctrl-C interrupts a reply and keeps the mind; twice at the prompt it quits.
+    With --mind NAME it is kept on disk: it goes on where it was, whatever ended it, and what was culled
+    (evicted) can come back. Without, it is gone when you leave.
+
+    Lines that begin with / are commands: /pin, /boost, /redact, /recall, /weave, /why, /undo, /repair,
+    /stats, /heat, /show; /help explains them. Ctrl-C interrupts a reply and keeps the mind; twice at the
+    prompt it quits.
 
     Input that is no terminal works too: each line is a turn, and the replies are plain text.
     """
     from haloweave.build import sampling
     from haloweave.cli.talk import Talk
-    from haloweave.cli.waiting import awake
+    from haloweave.cli.waiting import awake, kept
 
     tools = tools_of(context)
-    s = settings_of(
+    given = plain(
         model=model,
         budget=budget,
         policy=policy,
         repair=repair,
+        recall=recall,
         system=system,
         limit=limit,
         temperature=temperature,
         seed=seed,
         threads=threads,
     )
-    with awake(tools, s) as session:
+    s = settings_of(**given)
+    with kept(tools, mind, given) if mind is not None else awake(tools, s) as session:
+        if session.kept is not None:
+            s = session.kept.settings
         code = Talk(tools, session, sampling(s), s, heat=heat).run()
     raise typer.Exit(code)

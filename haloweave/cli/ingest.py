@@ -130,9 +130,10 @@ def _listening(text: str, source: Source, fresh: bool) -> Callable[[Mind], Itera
     return lambda mind: mind.listen(text, source, fresh=fresh)
 
 
-def turn(text: str, how: Sampling, limit: int) -> Callable[[Mind], Iterator[Event]]:
+def turn(session: Session, text: str, how: Sampling, limit: int) -> Callable[[Mind], Iterator[Event]]:
     """A person says something, and the model replies."""
-    return lambda mind: chain(mind.listen(text, Source.USER), mind.reply(how, limit))
+    hear = session.hear(text)
+    return lambda mind: chain(hear(mind), mind.reply(how, limit))
 
 
 def ask(session: Session, questions: Sequence[str], how: Sampling, limit: int, report: Report) -> bool:
@@ -141,7 +142,7 @@ def ask(session: Session, questions: Sequence[str], how: Sampling, limit: int, r
         report.asked(question)
         answer = Answer(report)
         try:
-            for moment in session.play(turn(question, how, limit)):
+            for moment in session.play(turn(session, question, how, limit)):
                 answer.add(moment)
         except KeyboardInterrupt:
             for moment in session.interrupt():

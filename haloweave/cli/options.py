@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from haloweave.errors import InvalidInput
-from haloweave.settings import PolicyName, RepairName, Settings, settings
+from haloweave.settings import PolicyName, RecallName, RepairName, Settings, settings
 
 
 class Speaker(StrEnum):
@@ -30,6 +30,9 @@ Policy = Enum("Policy", {name.upper(): name for name in get_args(PolicyName)}, t
 
 RepairBy = Enum("RepairBy", {name.upper(): name for name in get_args(RepairName)}, type=str)  # type: ignore[misc]
 """Who may repair, as the settings know them."""
+
+RecallBy = Enum("RecallBy", {name.upper(): name for name in get_args(RecallName)}, type=str)  # type: ignore[misc]
+"""When culled text comes back, as the settings know it."""
 
 
 def _option(field: str, *names: str, help: str) -> Any:
@@ -63,6 +66,14 @@ Repair = Annotated[
         help="Who mends the text around what was culled: mlm (a small masked LM), self (the model) or off.",
     ),
 ]
+Recall = Annotated[
+    RecallBy | None,
+    _option("recall", "--recall", help="Whether culled text of a kept mind comes back: auto, ask, off."),
+]
+Mind = Annotated[
+    str | None,
+    typer.Option("--mind", metavar="NAME", help="Keep this mind on disk under a name, or go on with it."),
+]
 Limit = Annotated[int | None, _option("limit", "--limit", help="Tokens the model may say in one turn.")]
 Threads = Annotated[
     int | None, _option("threads", "--threads", help="CPU threads; 0 leaves the choice to torch.")
@@ -78,9 +89,14 @@ Source = Annotated[
 ]
 
 
+def plain(**given: Any) -> dict[str, Any]:
+    """What was given on the command line, as fields of the settings have it."""
+    return {k: v.value if isinstance(v, Enum) else v for k, v in given.items()}
+
+
 def settings_of(**given: Any) -> Settings:
     """Settings from what was given on the command line; names are fields."""
-    return settings(**{k: v.value if isinstance(v, Enum) else v for k, v in given.items()})
+    return settings(**plain(**given))
 
 
 def whole_number(text: str, what: str) -> int:

@@ -13,16 +13,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from haloweave.budget import Totals
 from haloweave.events import Event
+from haloweave.journal.base import Totals
 from haloweave.memory.laws import Laws
-from haloweave.memory.tokens import View
+from haloweave.memory.tokens import Source, View
 from haloweave.mending import Mender, Stats
 from haloweave.mind import Mind
 from haloweave.runner import Runner, Work
 from haloweave.text import Codec
+
+if TYPE_CHECKING:
+    from haloweave.waking import Awake
 
 T = TypeVar("T")
 _POLL = 0.25  # seconds; a wait without end would keep Ctrl-C from being noticed on Windows
@@ -42,14 +46,14 @@ class Moment:
 class Session:
     """Use as a context: the runner starts with it and ends with it."""
 
-    def __init__(self, mind: Mind, mender: Mender | None = None) -> None:
-        self._mind, self._mender = mind, mender
+    def __init__(self, mind: Mind, mender: Mender | None = None, kept: Awake | None = None) -> None:
+        self._mind, self._mender, self.kept = mind, mender, kept
         self.codec: Codec = mind.codec
         self.laws: Laws = mind.laws
         self.budget = mind.budget
         self._moments: queue.SimpleQueue[Moment | None] = queue.SimpleQueue()
         self._running: Future[None] | None = None
-        self._runner = Runner(mind, self._publish, mender)
+        self._runner = Runner(mind, self._publish, mender, kept.keeper if kept else None)
 
     def _publish(self, event: Event) -> None:
         """On the runner's thread, which alone may look at the mind."""
@@ -104,6 +108,13 @@ class Session:
         while not _settled(answer, _POLL):
             continue
         return answer.result()
+
+    def hear(self, text: str) -> Work:
+        """A person says something; where a mind is kept, what it was strongly like comes back first."""
+        recaller = self.kept.recaller if self.kept else None
+        if recaller is None:
+            return lambda mind: mind.listen(text, Source.USER)
+        return partial(recaller.hear, text=text)
 
     def view(self) -> View:
         """The context now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,14 +24,17 @@ from haloweave.cli.session import Session
 from haloweave.cli.tally import Tally
 from haloweave.cli.tools import Tools
 from haloweave.errors import InvalidInput
-from haloweave.events import Edited, Notice
+from haloweave.events import Edited, Notice, Recalled
 from haloweave.memory import plan
 from haloweave.memory.edit import Edit
 from haloweave.memory.tokens import FULL, Source
 from haloweave.mind import Mind
 
 if TYPE_CHECKING:
+    from haloweave.journal.log import Log
+    from haloweave.runner import Work
     from haloweave.settings import Settings
+    from haloweave.waking import Awake
 
 _BRIGHTEST, _EXPLAINED = 8, 12
 
@@ -102,16 +106,49 @@ class Hands:
 
     def redact(self, argument: str) -> None:
         """Remove text for good, and everything learned from it."""
-        removed = self._session.ask(lambda mind: _redact(mind, argument))
+        log = self._session.kept.keeper.log if self._session.kept else None
+        removed = self._session.ask(lambda mind: _redact(mind, argument, log))
         rows = sum(t.recomputed for t in removed)
+        quoted = ", ".join(t.quoted for t in removed if t.runs)
+        culled = sum(t.tokens for t in removed if not t.runs)
+        before = f"{culled} tokens of what was culled before" if culled else ""
+        living = f"{sum(t.tokens for t in removed if t.runs)} tokens: {quoted}" if quoted else ""
         self._tools.tell(
-            f"removed {sum(t.tokens for t in removed)} tokens: {', '.join(t.quoted for t in removed)}; "
-            f"{rows} rows that had seen them were computed again. This cannot be undone."
+            f"removed {' and '.join(filter(None, [living, before]))}; {rows} rows that had seen them were "
+            f"computed again. This cannot be undone{_reach(self._session.kept)}."
         )
         left = self._session.ask(lambda mind: look.find(mind.view, mind.codec, argument, any_case=True))
         if left:
             some = Touched(left, 0, removed[0].done).quoted
             self._tools.say(f"still there, in other letters: {some}")
+
+    def recall(self, argument: str) -> None:
+        """Bring back what is most like a text, as a memory at the end of the context."""
+        recaller = self._kept().recaller
+        if recaller is None:
+            raise InvalidInput("recall is off; halo chat --recall ask turns it on")
+        self._bring_back(lambda mind: recaller.recall(mind, _some(argument)))
+
+    def restore(self, argument: str) -> None:
+        """Put what is most like a text back where it stood."""
+        awake = self._kept()
+        if awake.recaller is None:
+            raise InvalidInput("recall is off; halo chat --recall ask turns it on")
+        back = partial(awake.recaller.restore, keeper=awake.keeper, query=_some(argument))
+        self._bring_back(back)
+
+    def _bring_back(self, work: Work) -> None:
+        for moment in self._session.play(work):
+            event = moment.event
+            if isinstance(event, Recalled):
+                self._tools.tell(f"remembered ({event.score:.2f}): “{show.one_line(event.text, 300)}”")
+            elif isinstance(event, Notice):
+                self._tools.say(f"note: {event.text}")
+
+    def _kept(self) -> Awake:
+        if self._session.kept is None:
+            raise InvalidInput("this mind keeps nothing of what was culled; halo chat --mind NAME does")
+        return self._session.kept
 
     def weave(self, argument: str) -> None:
         """Cull the dimmest now."""
@@ -206,6 +243,8 @@ COMMANDS = {
     "unpin": Command(Hands.unpin, "TEXT", "let it go again"),
     "boost": Command(Hands.boost, "TEXT [0-255]", "set its brightness (attention score), 255 if not said"),
     "redact": Command(Hands.redact, "TEXT", "remove it, pinned or not, and recompute what had seen it"),
+    "recall": Command(Hands.recall, "TEXT", "bring back what is most like it of what was culled"),
+    "restore": Command(Hands.restore, "TEXT", "put it back where it stood, rows and all (HALO_ROWS_QUOTA)"),
     "weave": Command(Hands.weave, "[ROWS]", "cull (evict) the dimmest until ROWS are held"),
     "why": Command(Hands.why, "[TEXT]", "why tokens live: the brightest, or those of TEXT"),
     "undo": Command(Hands.undo, "", "take the newest change of the context back"),
@@ -237,6 +276,14 @@ def _find(mind: Mind, text: str) -> tuple[look.Run, ...]:
     return found
 
 
+def _some(text: str) -> str:
+    if not text:
+        raise InvalidInput(
+            "what should come back? Write it after the command, as in /recall my sister's name"
+        )
+    return text
+
+
 def _uids(runs: Sequence[look.Run]) -> list[int]:
     return [uid for run in runs for uid in run.uids]
 
@@ -247,11 +294,23 @@ def _commit(mind: Mind, text: str, make: Callable[..., Edit]) -> Touched:
     return Touched(runs, sum(len(s.new) for s in edit.splices), mind.commit(edit))
 
 
-def _redact(mind: Mind, text: str) -> list[Touched]:
+def _reach(kept: Awake | None) -> str:
+    return "" if kept is None else "; journal, archive, snapshots and backups hold it no more, exports may"
+
+
+def _redact(mind: Mind, text: str, log: Log | None) -> list[Touched]:
     """Until the text is nowhere: what stood around a removed text may close up to the same text."""
+    removed: list[Touched] = []
+    if log is not None and text:
+        said = {uid for place in log.occurrences(text, any_case=True) for uid in place}
+        culled = sorted(said.difference(mind.view.tokens.uid.tolist()))
+        if culled:
+            done = mind.redact([], culled=culled)
+            removed.append(Touched((), len(culled), done, recomputed=done.rows))
+        if culled and not look.find(mind.view, mind.codec, text, any_case=True):
+            return removed
     runs = _find(mind, text)
     any_case = not look.find(mind.view, mind.codec, text)
-    removed: list[Touched] = []
     while runs:
         uids = _uids(runs)
         done = mind.redact(uids)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from haloweave.cli import options
-from haloweave.cli.options import Speaker, settings_of
+from haloweave.cli.options import Speaker, plain, settings_of
 from haloweave.cli.tools import tools_of
 
 Files = Annotated[
@@ -34,6 +34,7 @@ def stream(
     budget: options.Budget = None,
     policy: options.PolicyOption = None,
     repair: options.Repair = None,
+    mind: options.Mind = None,
     limit: options.Limit = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
@@ -46,6 +47,8 @@ def stream(
 
     Text is read as it arrives, so a growing log works: tail -f app.log | halo stream - --ask "What broke?"
 
+    With --mind NAME the mind is kept on disk, and a later stream or chat goes on with it.
+
     Ctrl-C ends the reading; questions are answered still. Then comes a summary: tokens read, rows held,
     what was culled (evicted from the KV cache), and the memory used along the way.
     """
@@ -53,11 +56,11 @@ def stream(
     from haloweave.cli import ingest
     from haloweave.cli.reading import readers
     from haloweave.cli.report import JsonReport, PlainReport
-    from haloweave.cli.waiting import awake
+    from haloweave.cli.waiting import awake, kept
     from haloweave.memory.tokens import Source
 
     tools = tools_of(context)
-    s = settings_of(
+    given = plain(
         model=model,
         budget=budget,
         policy=policy,
@@ -67,8 +70,11 @@ def stream(
         seed=seed,
         threads=threads,
     )
+    s = settings_of(**given)
     found = readers(files, lines=source is not Speaker.USER)
-    with awake(tools, s) as session, (JsonReport if as_json else PlainReport)(tools) as report:
+    woken = kept(tools, mind, given) if mind is not None else awake(tools, s)
+    with woken as session, (JsonReport if as_json else PlainReport)(tools) as report:
+        s = session.kept.settings if session.kept is not None else s
         turns = [(file, Source[source.name]) for file in found]
         reading = ingest.read(session, turns, report, every=every)
         stopped = ingest.ask(session, ask or (), sampling(s), s.limit, report)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from haloweave import __version__
+from haloweave import __version__, look
 from haloweave.cli import show, slash
 from haloweave.cli.ingest import turn
 from haloweave.cli.session import Moment, Session
 from haloweave.cli.stage import Stage, no_echo
 from haloweave.cli.tools import Tools
 from haloweave.errors import HaloError
-from haloweave.events import Edited, Notice, Spoke, TurnEnded
+from haloweave.events import Edited, Notice, Recalled, Spoke, TurnEnded
 from haloweave.memory.plan import REPAIR
+from haloweave.runner import Work
 
 if TYPE_CHECKING:
     from haloweave.engine.sampling import Sampling
@@ -55,6 +56,7 @@ class Talk:
         """Talk until the person leaves; the exit code."""
         if self._live:
             self._welcome()
+        self._pick_up()
         for line in self._lines():
             try:
                 if not self._take(line):
@@ -63,6 +65,17 @@ class Talk:
                 self._tools.fail(str(err))
         self._catch_up()
         return 130 if self._left_by_force else 0
+
+    def _pick_up(self) -> None:
+        """Tell how a kept mind came back, and let it finish what it was saying when it was cut off."""
+        kept = self._session.kept
+        if kept is None or kept.resumed.how == "new":
+            return
+        self._tools.say(f"{kept.name} is back: {kept.resumed}")
+        if kept.unfinished:
+            self._tools.say("It was cut off in mid-sentence, and goes on:")
+            so_far = look.open_reply(self._session.view(), self._session.codec)
+            self._play(lambda mind: mind.reply(self._how, self._settings.limit), so_far)
 
     def _take(self, line: str) -> bool:
         """One line from the person; whether to go on."""
@@ -75,9 +88,14 @@ class Talk:
     def _reply_to(self, text: str) -> None:
         if "\ufffd" in text:
             self._tools.say("note: some bytes of that line were not UTF-8 and are read as �")
+        self._play(turn(self._session, text, self._how, self._settings.limit))
+
+    def _play(self, work: Work, said: str = "") -> None:
+        """Show what the work brings, after what was `said` before."""
         with no_echo(), Stage(self._tools.out, strip=self._heat) as stage:
+            stage.push(said)
             try:
-                self._watch(self._session.play(turn(text, self._how, self._settings.limit)), stage)
+                self._watch(self._session.play(work), stage)
             except KeyboardInterrupt:
                 self._watch(iter(self._session.interrupt()), stage)
 
@@ -93,6 +111,8 @@ class Talk:
                     self._speed = (spoken - 1) / (moment.at - first)
             elif isinstance(event, Notice):
                 stage.note(event.text)
+            elif isinstance(event, Recalled) and self._live:
+                stage.note(f"(remembers: “{show.one_line(event.text, 72)}”)")
             elif isinstance(event, TurnEnded) and event.reason in _ENDINGS and self._live:
                 stage.note(_ENDINGS[event.reason])
             elif isinstance(event, Edited):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from haloweave.mind import Mind
     from haloweave.progress import Progress
     from haloweave.settings import Settings
+    from haloweave.waking import Make
 
 _SAFE = {c: 0x2400 + c for c in range(32) if c not in (9, 10)} | {127: 0x2421}
 _SAFE |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
@@ -60,6 +61,8 @@ class Tools:
 
     mind: MakeMind = _real_mind
     mender: MakeMender = _real_mender
+    make: Make | None = None
+    """How a kept mind is made; None: as the settings say."""
     out: Console = field(default_factory=_out)
     err: Console = field(default_factory=_err)
 

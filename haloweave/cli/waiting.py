@@ -8,9 +8,9 @@ becomes one line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
@@ -80,3 +80,16 @@ def awake(tools: Tools, s: Settings) -> Iterator[Session]:
         mender = tools.mender(s, mind, report)
     with Session(mind, mender) as session:
         yield session
+
+
+@contextmanager
+def kept(tools: Tools, name: str, given: Mapping[str, Any]) -> Iterator[Session]:
+    """A mind that is kept under a name, on its runner until the block ends; saved when it ends."""
+    from haloweave.cli.session import Session
+    from haloweave.waking import wake
+
+    with ExitStack() as stack:
+        with reporting(tools, f"waking {name}") as report:
+            awake = stack.enter_context(wake(name, given, make=tools.make, progress=report))
+            mender = tools.mender(awake.settings, awake.mind, report)
+        yield stack.enter_context(Session(awake.mind, mender, awake))

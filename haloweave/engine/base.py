@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from haloweave.memory.edit import Edit, Surgery
+from haloweave.memory.rows import Image, SavedRows
 from haloweave.memory.tokens import AttentionSample
 
 
@@ -55,21 +56,29 @@ class KVStore(Protocol):
     @property
     def surgeries(self) -> frozenset[Surgery]: ...
 
-    def apply(self, edit: Edit) -> None:
+    def apply(self, edit: Edit, rows: SavedRows | None = None) -> None:
         """Carry out an edit with the surgery it names. Raises SurgeryUnsupported, CapacityExceeded,
-        EngineFault; after a fault the rows are undefined until `rebuild`."""
+        EngineFault; after a fault the rows are undefined until `rebuild`.
+
+        RESTORE: `rows` are those of `edit.born_uids`, in that order. Raises InvalidInput if they are not.
+        """
         ...
 
     def rebuild(self, ids: Sequence[int] | np.ndarray) -> None:
         """Forget everything and prefill these ids."""
         ...
 
-    def dump(self) -> bytes:
-        """All rows, self-describing."""
+    def save(self, slots: Sequence[int] | np.ndarray) -> SavedRows:
+        """Copies of some rows, to be restored one day. Raises SurgeryUnsupported without RESTORE."""
         ...
 
-    def load(self, data: bytes) -> None:
-        """Inverse of `dump`, byte for byte."""
+    def dump(self) -> Image:
+        """A copy of all there is (rows, ids, what is known of them): `load` brings it back, and then every
+        number comes out as it would have, to the last bit."""
+        ...
+
+    def load(self, image: Image) -> None:
+        """Inverse of `dump`. Raises ModelCorrupt if the image does not fit this engine."""
         ...
 
 

@@ -6,15 +6,15 @@ Knows how to invent edits, apply them to both sides and compare. Must not know h
 Run by `halo test-kv` on a model of the person's choice, and by the tests on tiny models.
 
 A sequence feeds some tokens in random chunks, then makes a few random changes: deletions (DROP), deletions
-with substitutions and insertions (PATCH), changes with everything after them computed again
-(RECOMPUTE), and further tokens at the tail. After each change the keys and values of every layer are
-compared, and the logits for one more token.
+with substitutions and insertions (PATCH), changes with everything after them computed again (RECOMPUTE),
+saved rows that come back, at once or after a while and elsewhere (RESTORE), and further tokens at the tail.
+After each change the keys and values of every layer are compared, and the logits for one more token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from haloweave.engine.base import Engine
-from haloweave.engine.reference import SlowReference
+from haloweave.engine.reference import Rows, SlowReference
 from haloweave.errors import ModelUnsupported
 from haloweave.memory.edit import BORN, Edit, Splice, Surgery
 from haloweave.memory.mirror import Mirror
+from haloweave.memory.rows import SavedRows
 from haloweave.memory.tokens import Source, Tokens, View
 
-CHECKED = (Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE)
+CHECKED = (Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE, Surgery.RESTORE)
 
 
 class OpenEngine(Engine, Protocol):
@@ -46,6 +47,7 @@ class Verdict:
 
     surgery: Surgery
     edits: int
+    """0: nothing was checked, for want of luck, or of a reference that can move the rows of this model."""
     logits: float
     """Absolute, as in the law: at most 1e-4 in fp32."""
     keys: float
@@ -116,93 +118,153 @@ def examining(
     surgeries = [s for s in CHECKED if s in engine.capabilities.surgeries]
     try:
         reference = SlowReference(model)
-    except ModelUnsupported:
-        reference = None
+    except ModelUnsupported:  # no formula says how its rows move: only a fresh prefill can be compared with
+        reference, surgeries = None, [Surgery.RECOMPUTE]
     for number in range(sequences):
         rng = np.random.default_rng([seed, number])
         words = Words(engine.capabilities.vocabulary, text, rng)
-        mirror = Mirror()
-        engine.kv.rebuild([])
-        if reference:
-            reference.recompute([])
-        _feed(engine, reference, mirror, words.take(rows), rng)
-        for _ in range(int(rng.integers(2, 5))):
-            surgery = surgeries[int(rng.integers(len(surgeries)))]
-            edit = invent(mirror.view, surgery, rng, words)
-            engine.kv.apply(edit)
-            index = edit.gather(mirror.rows)
-            mirror.apply(edit)
-            yield _compare(engine, reference, model, mirror, index, surgery, words)
-            _feed(engine, reference, mirror, words.take(3), rng)
+        trial = _Trial(engine, model, reference, words, rng)
+        trial.feed(rows)
+        first = number % len(surgeries)  # so that none is left out, even of a few sequences
+        for which in [first, *rng.integers(0, len(surgeries), int(rng.integers(1, 4)))]:
+            yield trial.change(surgeries[which])
+            trial.feed(3)
 
 
 def invent(view: View, surgery: Surgery, rng: np.random.Generator, words: Words) -> Edit:
     """A random edit of a few splices: deletions, and for other surgeries than DROP also births."""
-    tokens = view.tokens
-    cuts = np.sort(rng.choice(np.arange(len(tokens) + 1), size=2 * int(rng.integers(1, 4)), replace=False))
     splices, uid = [], view.next_uid
-    for a, b in cuts.reshape(-1, 2).tolist():
-        b = min(b, a + 4)
+    for a, b in _cuts(len(view.tokens), rng):
         born = 0 if surgery is Surgery.DROP else int(rng.integers(0, 4))
         if surgery is not Surgery.DROP and rng.random() < 0.2:
             b = a
-        ids = words.take(born)
-        splices.append(Splice(a, tokens[a:b], Tokens.make(ids, first_uid=uid, source=Source.MODEL)))
+        made = Tokens.make(words.take(born), first_uid=uid, source=Source.MODEL)
+        splices.append(Splice(a, view.tokens[a:b], made))
         uid += born
     return Edit(view.revision, view.tick, "contract", surgery, tuple(splices))
 
 
-def _feed(
-    engine: OpenEngine,
-    reference: SlowReference | None,
-    mirror: Mirror,
-    ids: np.ndarray,
-    rng: np.random.Generator,
-) -> None:
-    bounds = np.unique([0, *rng.integers(0, len(ids), 2), len(ids)])
-    for a, b in pairwise(bounds.tolist()):
-        engine.feed(ids[a:b])
+def returning(view: View, tokens: Tokens, rng: np.random.Generator) -> Edit:
+    """A random edit in which these tokens come back, in order, here and there, and others leave."""
+    cuts = _cuts(len(view.tokens), rng)
+    shares = np.sort(rng.integers(0, len(tokens) + 1, len(cuts) - 1)).tolist()
+    splices = [
+        Splice(a, view.tokens[a:b], tokens[i:j])
+        for (a, b), (i, j) in zip(cuts, pairwise([0, *shares, len(tokens)]), strict=True)
+    ]
+    return Edit(view.revision, view.tick, "contract", Surgery.RESTORE, tuple(splices))
+
+
+def _cuts(rows: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """One to three runs of one to four slots."""
+    cuts = np.sort(rng.choice(np.arange(rows + 1), size=2 * int(rng.integers(1, 4)), replace=False))
+    return [(a, min(b, a + 4)) for a, b in cuts.reshape(-1, 2).tolist()]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Rows that leave, as either side keeps them."""
+
+    ours: SavedRows
+    theirs: Rows | None
+    values: list[Tensor]
+    """What the engine showed of them in each layer, [H, N, D]: they must come back byte for byte."""
+
+
+class _Trial:
+    """One sequence: the same on the engine, on the reference (where there is one) and on a mirror."""
+
+    def __init__(
+        self,
+        engine: OpenEngine,
+        model: Any,
+        reference: SlowReference | None,
+        words: Words,
+        rng: np.random.Generator,
+    ) -> None:
+        self._engine, self._model, self._reference = engine, model, reference
+        self._words, self._rng = words, rng
+        self._mirror = Mirror()
+        engine.kv.rebuild([])
         if reference:
-            reference.feed(ids[a:b].tolist())
-        mirror.append(Tokens.make(ids[a:b], first_uid=mirror.view.next_uid, source=Source.USER))
+            reference.recompute([])
 
+    def feed(self, count: int) -> None:
+        """Further tokens, in random chunks."""
+        ids = self._words.take(count)
+        bounds = np.unique([0, *self._rng.integers(0, count, 2), count])
+        for a, b in pairwise(bounds.tolist()):
+            self._engine.feed(ids[a:b])
+            self._fed(ids[a:b])
 
-def _compare(
-    engine: OpenEngine,
-    reference: SlowReference | None,
-    model: Any,
-    mirror: Mirror,
-    index: np.ndarray,
-    surgery: Surgery,
-    words: Words,
-) -> Difference:
-    ids = mirror.view.tokens.token_id.tolist()
-    probe = int(words.take(1)[0])
-    if reference is None:
-        expected_rows = _fresh_rows(model, ids)
-        expected = SlowReference.fresh(model, [*ids, probe])
-    else:
-        if surgery is Surgery.RECOMPUTE:
-            reference.recompute(ids)
+    def change(self, surgery: Surgery) -> Difference:
+        """A random edit on both sides, and what it leaves between them."""
+        if surgery is not Surgery.RESTORE:
+            self._apply(invent(self._mirror.view, surgery, self._rng, self._words))
+            return self._compare(surgery)
+        edit, saved = self._coming_back()
+        self._apply(edit, saved)
+        same = self._brought_back(edit, saved)
+        seen = self._compare(surgery)
+        return seen if same else replace(seen, values=float("inf"))
+
+    def _coming_back(self) -> tuple[Edit, _Saved]:
+        """Rows leave; the edit that restores all of them at once, or some of them later and elsewhere."""
+        gone = invent(self._mirror.view, Surgery.DROP, self._rng, self._words)
+        tokens = Tokens.concat([s.old for s in gone.splices])
+        at_once = self._rng.random() < 0.3
+        if not at_once:
+            tokens = tokens.take(np.sort(self._rng.permutation(len(tokens))[: self._rng.integers(1, 9)]))
+        saved = self._save(tokens)
+        self._apply(gone)
+        if at_once:
+            return replace(gone.inverse(), surgery=Surgery.RESTORE), saved
+        self.feed(int(self._rng.integers(1, 6)))
+        return returning(self._mirror.view, tokens, self._rng), saved
+
+    def _save(self, tokens: Tokens) -> _Saved:
+        slots = self._slots(tokens.uid)
+        theirs = self._reference.save(slots.tolist()) if self._reference else None
+        values = [v[:, slots].clone() for _, v in self._engine.layer_rows()]
+        return _Saved(self._engine.kv.save(slots), theirs, values)
+
+    def _brought_back(self, edit: Edit, saved: _Saved) -> bool:
+        slots = self._slots(edit.born_uids)
+        now = [v[:, slots] for _, v in self._engine.layer_rows()]
+        return all(torch.equal(a, b) for a, b in zip(now, saved.values, strict=True))
+
+    def _slots(self, uids: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(np.isin(self._mirror.view.tokens.uid, uids))
+
+    def _apply(self, edit: Edit, saved: _Saved | None = None) -> None:
+        index = edit.gather(self._mirror.rows).tolist()
+        self._engine.kv.apply(edit, saved.ours if saved else None)
+        self._mirror.apply(edit)
+        ids = self._mirror.view.tokens.token_id.tolist()
+        if self._reference and edit.surgery is Surgery.RECOMPUTE:
+            self._reference.recompute(ids)
+        elif self._reference:
+            layout = [(None if i == BORN else i, token_id) for i, token_id in zip(index, ids, strict=True)]
+            self._reference.edit(layout, saved.theirs if saved else None)
+
+    def _fed(self, ids: np.ndarray) -> None:
+        """The engine was fed these: so are the others."""
+        if self._reference:
+            self._reference.feed(ids.tolist())
+        self._mirror.append(Tokens.make(ids, first_uid=self._mirror.view.next_uid, source=Source.USER))
+
+    def _compare(self, surgery: Surgery) -> Difference:
+        """Rows as they are, and the logits for one more token, which stays."""
+        ids, probe = self._mirror.view.tokens.token_id.tolist(), self._words.take(1)
+        if self._reference:
+            rows, expected = self._reference.rows(), self._reference.peek(probe.tolist())
         else:
-            source = [None if i == BORN else int(i) for i in index]
-            reference.edit(list(zip(source, ids, strict=True)))
-        expected_rows, expected = reference.rows(), reference.peek([probe])
-    keys, values = _row_gaps(engine.layer_rows(), expected_rows)
-    got = engine.feed([probe]).logits
-    logits = float(np.abs(got - expected.float().cpu().numpy()).max())
-    uid = mirror.view.next_uid
-    mirror.append(Tokens.make([probe], first_uid=uid, source=Source.USER))
-    if reference:
-        reference.feed([probe])
-    return Difference(surgery, logits, keys, values)
-
-
-@torch.inference_mode()
-def _fresh_rows(model: Any, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values that stock code computes for these ids, for models the slow reference cannot move."""
-    cache = model(torch.tensor([ids]), use_cache=True).past_key_values
-    return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+            expected, whole = SlowReference.prefilled(self._model, [*ids, *probe.tolist()])
+            rows = [(keys[:, : len(ids)], values[:, : len(ids)]) for keys, values in whole]
+        keys, values = _row_gaps(self._engine.layer_rows(), rows)
+        got = self._engine.feed(probe).logits
+        self._fed(probe)
+        return Difference(surgery, float(np.abs(got - expected.float().cpu().numpy()).max()), keys, values)
 
 
 def _row_gaps(

@@ -10,7 +10,8 @@ every layer, in float64. Position is always the slot index, and enters only when
 
     held keys --rotate(slot)--> stock cache --stock forward--> new rows --rotate(-slot)--> held keys
 
-A deletion is then a list without an element, a birth in the middle a forward pass over a shorter cache.
+A deletion is then a list without an element, a birth in the middle a forward pass over a shorter cache, and
+a row that comes back is an element put in again, wherever that is.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ _PROBE_TOLERANCE: Final = 1e-3  # relative; rounding gives about 1e-6, a wrong f
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Tokens without their positions. Axes: L layers, H key heads, S slots, D head dimension."""
 
     ids: tuple[int, ...]
     keys: Float64[Tensor, "L H S D"]  # before rotation
     values: Float64[Tensor, "L H S D"]
 
-    def span(self, start: int, stop: int) -> _Rows:
-        return _Rows(self.ids[start:stop], self.keys[:, :, start:stop], self.values[:, :, start:stop])
+    def span(self, start: int, stop: int) -> Rows:
+        return Rows(self.ids[start:stop], self.keys[:, :, start:stop], self.values[:, :, start:stop])
 
-    def then(self, right: _Rows) -> _Rows:
+    def then(self, right: Rows) -> Rows:
         keys = torch.cat([self.keys, right.keys], dim=2)
-        return _Rows(self.ids + right.ids, keys, torch.cat([self.values, right.values], dim=2))
+        return Rows(self.ids + right.ids, keys, torch.cat([self.values, right.values], dim=2))
 
 
 @final
@@ -80,16 +81,31 @@ class SlowReference:
         """Forget everything and prefill ids afresh."""
         self._rows = self._forward(self._nothing, ids)[1] if ids else self._nothing
 
-    def edit(self, layout: Layout) -> None:
+    def save(self, slots: Sequence[int]) -> Rows:
+        """The rows of these slots, for `edit` to put in again."""
+        if not all(0 <= slot < len(self._rows.ids) for slot in slots):
+            raise InvalidInput(f"expected slots in 0..{len(self._rows.ids) - 1}, got {list(slots)}")
+        rows = self._nothing
+        for slot in slots:
+            rows = rows.then(self._rows.span(slot, slot + 1))
+        return rows
+
+    def edit(self, layout: Layout, saved: Rows | None = None) -> None:
         """Rebuild the context from left to right: a survivor keeps its key (before rotation) and its value,
-        a newborn is computed alone, against exactly the rows already to its left."""
+        a newborn is computed alone, against exactly the rows already to its left; or, where there are saved
+        rows, it is the next of these."""
         self._check(layout)
+        if saved is not None and saved.ids != tuple(token_id for slot, token_id in layout if slot is None):
+            raise InvalidEdit(f"expected the saved rows of the births, got those of {saved.ids}")
         rows = self._nothing
         for old_slot, token_id in layout:
-            if old_slot is None:
-                rows = rows.then(self._forward(rows, [token_id])[1])
+            if old_slot is not None:
+                right = self._rows.span(old_slot, old_slot + 1)
+            elif saved is not None:
+                right, saved = saved.span(0, 1), saved.span(1, len(saved.ids))
             else:
-                rows = rows.then(self._rows.span(old_slot, old_slot + 1))
+                right = self._forward(rows, [token_id])[1]
+            rows = rows.then(right)
         self._rows = rows
 
     def rows(self) -> list[tuple[Float64[Tensor, "H S D"], Float64[Tensor, "H S D"]]]:
@@ -104,7 +120,17 @@ class SlowReference:
             out = _stock_copy(model)(input_ids=torch.tensor([list(ids)]), use_cache=False)
         return _last(out.logits)
 
-    def _forward(self, left: _Rows, ids: Sequence[int]) -> tuple[Float[Tensor, "V"], _Rows]:
+    @staticmethod
+    def prefilled(
+        model: PreTrainedModel, ids: Sequence[int]
+    ) -> tuple[Float[Tensor, "V"], list[tuple[Float[Tensor, "H S D"], Float[Tensor, "H S D"]]]]:
+        """The last logits of one pass over ids, and every layer's keys and values. Serves every model."""
+        cache = DynamicCache()
+        with torch.no_grad():
+            out = _stock_copy(model)(input_ids=torch.tensor([list(ids)]), past_key_values=cache)
+        return _last(out.logits), [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+
+    def _forward(self, left: Rows, ids: Sequence[int]) -> tuple[Float[Tensor, "V"], Rows]:
         """One stock forward over ids with `left` as the cache: the last logits, and the rows of ids."""
         vocabulary = self._model.config.vocab_size
         if not ids or not all(0 <= token_id < vocabulary for token_id in ids):
@@ -121,9 +147,9 @@ class SlowReference:
             )
         keys = torch.stack([layer.keys[0, :, start:].double() for layer in cache.layers])
         values = torch.stack([layer.values[0, :, start:].double() for layer in cache.layers])
-        return _last(out.logits), _Rows(tuple(ids), _rotate(keys, -slots, self._frequencies), values)
+        return _last(out.logits), Rows(tuple(ids), _rotate(keys, -slots, self._frequencies), values)
 
-    def _cache(self, rows: _Rows) -> DynamicCache:
+    def _cache(self, rows: Rows) -> DynamicCache:
         """A stock cache that holds rows. Built without a config, so that no layer drops what its sliding
         window cannot see: the model's own mask, told the full length, hides it."""
         cache = DynamicCache()
@@ -146,12 +172,12 @@ class SlowReference:
                     f"expected token {self._rows.ids[slot]} to survive from slot {slot}, got {token_id}"
                 )
 
-    def _probe(self) -> _Rows:
+    def _probe(self) -> Rows:
         """Does the formula below describe this model? In a context of one repeated token every slot computes
         the same at every layer, whatever the attention: keys before rotation must not depend on the slot.
         Finds wrong frequencies, interleaved layouts, other scalings, absolute positions."""
         none = torch.empty(0, 0, 0, 0, dtype=torch.float64)  # shapes are not known yet, and not needed
-        empty = _Rows((), none, none)
+        empty = Rows((), none, none)
         _, rows = self._forward(empty, [self._model.config.vocab_size // 2] * _PROBE_SLOTS)
         spread = (rows.keys - rows.keys[:, :, :1]).abs().amax() / rows.keys.abs().amax()
         if not spread <= _PROBE_TOLERANCE:

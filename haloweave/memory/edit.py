@@ -114,13 +114,19 @@ class Edit:
         if len(np.unique(born)) != len(born):
             raise InvalidEdit("a uid is born twice in one edit")
         if len(born) and self.surgery is Surgery.DROP:
-            raise InvalidEdit(f"{len(born)} tokens are born: expected PATCH or RECOMPUTE, got DROP")
+            raise InvalidEdit(f"{len(born)} tokens are born: expected PATCH, RECOMPUTE or RESTORE, got DROP")
 
     @cached_property
     def born_uids(self) -> Int64[np.ndarray, " N"]:
         """Uids whose rows have to be computed."""
         parts = [np.delete(s.new.uid, s.kept[0]) for s in self.splices if len(s.new)]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    @property
+    def born_ids(self) -> Int32[np.ndarray, " N"]:
+        """Token ids of `born_uids`, in that order."""
+        parts = [np.delete(s.new.token_id, s.kept[0]) for s in self.splices if len(s.new)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def stamped(self, next_uid: int) -> Edit:
         """This edit with real uids, from `next_uid` on, for tokens whose uids are provisional."""
@@ -213,14 +219,21 @@ class Edit:
             )
 
     def inverse(self) -> Edit:
-        """The edit that takes this one back, for the revision right after it."""
+        """The edit that takes this one back, for the revision right after it.
+
+        It holds no rows, so what DROP or RESTORE took out comes back by PATCH; where nothing comes back,
+        RESTORE is taken back by DROP.
+        """
         splices: list[Splice] = []
         shift = 0
         for s in self.splices:
             splices.append(Splice(s.start + shift, s.new, s.old))
             shift += len(s.new) - len(s.old)
+        born = any(len(s.kept[1]) < len(s.old) for s in self.splices)
         surgery = self.surgery
-        if surgery is Surgery.DROP:
+        if surgery is Surgery.RESTORE and not born:
+            surgery = Surgery.DROP
+        elif surgery in (Surgery.DROP, Surgery.RESTORE):
             surgery = Surgery.PATCH
         return Edit(self.base + 1, self.tick, f"undo: {self.reason}", surgery, tuple(splices))
 

@@ -252,6 +252,41 @@ def insert(
     return Edit(view.revision, view.tick, "insert", surgery, (Splice(slot, Tokens.empty(), new),))
 
 
+def restored(view: View, tokens: Tokens) -> Edit:
+    """Tokens that were culled come back where they stood, uids and all; `tokens` ascend by uid.
+
+    Each stands after the living token that was born last before it, births within edits apart: these stand in
+    places of their own. Raises Protected where that is between turns, or within the control tokens of one;
+    InvalidInput for tokens that are alive.
+    """
+    living = view.tokens
+    if not len(tokens) or np.any(np.diff(tokens.uid) <= 0) or np.isin(tokens.uid, living.uid).any():
+        raise InvalidInput("restore: expected tokens that are not alive, in the order of their birth")
+    in_order = living.uid == np.minimum.accumulate(living.uid[::-1])[::-1]
+    slots, uids = np.flatnonzero(in_order), living.uid[in_order]
+    before = np.searchsorted(uids, tokens.uid)
+    starts = np.where(before > 0, slots[before - 1] + 1, 0) if len(slots) else np.zeros_like(before)
+    for slot in np.unique(starts).tolist():
+        _check_place(living, slot)
+    cuts = np.flatnonzero(np.diff(starts)) + 1
+    bounds = [0, *cuts.tolist(), len(tokens)]
+    nothing = Tokens.empty()
+    splices = tuple(Splice(int(starts[a]), nothing, tokens[a:b]) for a, b in pairwise(bounds))
+    return Edit(view.revision, view.tick, "restore", Surgery.RESTORE, splices)
+
+
+def _check_place(tokens: Tokens, slot: int) -> None:
+    """Raises Protected unless text may stand before `slot`: inside of a turn, if there are turns."""
+    control = (tokens.source == Source.CONTROL) & (tokens.unit != NO_UNIT)
+    if not control.any():
+        return
+    left, right = tokens.unit[:slot][control[:slot]], tokens.unit[slot:][control[slot:]]
+    inside = len(left) and (not len(right) or right[0] == left[-1] or slot == len(tokens))
+    beside = slot < len(tokens) and control[slot - 1] and control[slot]
+    if not inside or beside:
+        raise Protected(f"slot {slot}: the turn that this was said in is gone; recall it as a memory instead")
+
+
 def pin(view: View, uids: Sequence[int], pinned: bool = True) -> Edit:
     """Pin tokens (whole units with them), or let them go."""
     return _recolumn(view, uids, "pin" if pinned else "unpin", "pinned", np.bool_(pinned))

@@ -88,6 +88,17 @@ def test_inverse_restores_every_bit(case: tuple[View, Edit]) -> None:
     assert same_bits(redo.apply(view.tokens), edit.apply(view.tokens))
 
 
+def test_what_left_comes_back_computed_and_what_was_restored_leaves() -> None:
+    """An inverse holds no rows: births of it need a surgery that computes them."""
+    gone, back = Splice(2, TEN[2:4], NOTHING), Splice(2, NOTHING, tokens_of(text(2, first_uid=50)))
+    marker = Splice(2, TEN[2:3], tokens_of(text(2, first_uid=50)))
+    assert _edit(gone, surgery=Surgery.DROP).inverse().surgery is Surgery.PATCH
+    assert _edit(back, surgery=Surgery.RESTORE).inverse().surgery is Surgery.DROP
+    assert _edit(marker, surgery=Surgery.RESTORE).inverse().surgery is Surgery.PATCH
+    for surgery in (Surgery.PATCH, Surgery.RECOMPUTE):
+        assert _edit(back, surgery=surgery).inverse().surgery is surgery
+
+
 @given(edited())
 def test_gather_follows_the_uid(case: tuple[View, Edit]) -> None:
     view, edit = case

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from haloweave.errors import CapacityExceeded, ModelCorrupt
+from haloweave.errors import CapacityExceeded
 
 Turn = Callable[[Tensor], None]
 """Rotates keys [1, H, N, D] in place."""
@@ -103,11 +102,19 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def put(self, rows: Any, keys: Tensor, values: Tensor) -> None:
         """Write rows (slice or index tensor) of keys, already rotated, and values: [1, H, N, D]."""
+        self.write(rows, keys, values, torch.linalg.vector_norm(values[0].float(), dim=-1))
+
+    def write(self, rows: Any, keys: Tensor, values: Tensor, norms: Float[Tensor, "H N"]) -> None:
+        """The same, where the norms of the values are known."""
         self.keys[:, :, rows] = keys.to(self.keys.dtype)
         if self.master is not self.keys:
             self.master[:, :, rows] = keys.float()
         self.values[:, :, rows] = values
-        self.norms[:, rows] = torch.linalg.vector_norm(values[0].float(), dim=-1)
+        self.norms[:, rows] = norms
+
+    def parts(self) -> tuple[Float[Tensor, "H C D"], Float[Tensor, "H C D"], Float[Tensor, "H C"]]:
+        """All that a row is in this layer: keys at full precision, values and their norms."""
+        return self.master[0], self.values[0], self.norms
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.arena.current.rows, 0
@@ -165,54 +172,20 @@ class Arena(Cache):  # type: ignore[misc]
         """
         if rows > self.capacity:
             raise CapacityExceeded(f"{rows} rows needed, the arena holds {self.capacity}: cull first")
-        run = _as_slice(target)
+        run = as_slice(target)
         for layer, turn in zip(self.layers, turns, strict=True):
             keys = layer.master[:, :, source]
             if turn is not None:
                 turn(keys)
-            layer.master[:, :, run] = keys
-            if layer.master is not layer.keys:
-                layer.keys[:, :, run] = keys.to(layer.keys.dtype)
-            layer.values[:, :, run] = layer.values[:, :, source]
-            layer.norms[:, run] = layer.norms[:, source]
+            layer.write(run, keys, layer.values[:, :, source], layer.norms[:, source])
         self.rows = rows
 
     def truncate(self, rows: int) -> None:
         """Forget the rows from `rows` on."""
         self.rows = min(self.rows, rows)
 
-    def dump(self) -> bytes:
-        """Keys (in fp32 where the model's dtype is lower) and values of all rows, as safetensors."""
-        tensors = {}
-        for i, layer in enumerate(self.layers):
-            if self.rows:
-                tensors[f"k{i}"] = layer.master[0, :, : self.rows].contiguous().cpu()
-                tensors[f"v{i}"] = layer.values[0, :, : self.rows].contiguous().cpu()
-        return bytes(safetensors.torch.save(tensors))
 
-    @torch.inference_mode()
-    def load(self, data: bytes) -> None:
-        """Inverse of `dump`. Raises ModelCorrupt if the layers do not fit this arena."""
-        try:
-            tensors = safetensors.torch.load(data)
-        except safetensors.SafetensorError as err:
-            raise ModelCorrupt(f"saved rows: {err}") from err
-        if tensors and set(tensors) != {f"{kind}{i}" for kind in "kv" for i in range(len(self.layers))}:
-            raise ModelCorrupt(f"saved rows: expected {len(self.layers)} layers, got {len(tensors) // 2}")
-        counts = {t.shape[1] for t in tensors.values()} or {0}
-        if len(counts) != 1 or max(counts) > self.capacity:
-            raise ModelCorrupt(f"saved rows: expected one count up to {self.capacity}, got {sorted(counts)}")
-        rows = counts.pop()
-        for i, layer in enumerate(self.layers):
-            if rows:
-                keys, values = tensors[f"k{i}"][None], tensors[f"v{i}"][None]
-                if not layer.is_initialized or keys.shape[1::2] != layer.keys.shape[1::2]:
-                    raise ModelCorrupt(f"saved rows: layer {i} has shape {tuple(keys.shape)}")
-                layer.put(slice(0, rows), keys.to(layer.keys.device), values.to(layer.keys.device))
-        self.rows = rows
-
-
-def _as_slice(target: Int64[Tensor, " N"]) -> Any:
+def as_slice(target: Int64[Tensor, " N"]) -> Any:
     """The same rows as a slice where they are one unbroken run: writes without an index are faster."""
     first, last = int(target[0]), int(target[-1])
     return slice(first, last + 1) if last - first + 1 == len(target) else target

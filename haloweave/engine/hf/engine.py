@@ -9,6 +9,7 @@ or text. Surgery:
     PATCH      DROP, then one forward pass over the born tokens at their own positions, each seeing its left
     RECOMPUTE  the rows from the first change on are fed again; or from an earlier row, if an earlier DROP or
                PATCH left it knowing what a fresh prefill would not: afterwards all rows are exact
+    RESTORE    DROP, then saved rows are written as they were, keys turned to their new slots; no forward pass
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from haloweave.engine.base import Capabilities, Forward
-from haloweave.engine.hf.arena import Arena
+from haloweave.engine.hf.arena import Arena, Turn
 from haloweave.engine.hf.attention import AttentionTap
+from haloweave.engine.hf.image import dump, load, misfit, restore, save
 from haloweave.engine.hf.probe import probe
 from haloweave.engine.hf.rope import Rotation
-from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, SurgeryUnsupported
+from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, ModelCorrupt, SurgeryUnsupported
 from haloweave.memory.edit import BORN, Edit, Surgery
+from haloweave.memory.rows import Image, SavedRows
+
+_ABSENT = np.empty(0)
 
 
 class HFEngine:
@@ -124,41 +129,52 @@ class HFEngine:
     def surgeries(self) -> frozenset[Surgery]:
         return self._capabilities.surgeries
 
-    def apply(self, edit: Edit) -> None:
+    def apply(self, edit: Edit, rows: SavedRows | None = None) -> None:
         """See `KVStore.apply`."""
         index = edit.gather(self.rows)
         ids = self._checked(edit.ids(self._ids), allow_empty=True)
         first = edit.first
         if len(ids) > self._arena.capacity:
             raise CapacityExceeded(f"{len(ids)} rows after the edit, the arena holds {self._arena.capacity}")
-        if first is None and (edit.surgery is not Surgery.RECOMPUTE or self._exact == self.rows):
-            return
-        if edit.surgery not in self.surgeries:
-            raise SurgeryUnsupported(
-                f"{edit.surgery.name} on {self._capabilities.architecture}: "
-                + "; ".join(self._capabilities.notes)
-            )
+        if first is not None:
+            self._check_surgery(edit.surgery)
+        self._check_saved(edit, rows)
         if edit.surgery is Surgery.RECOMPUTE:
             self._recompute(ids, self._exact if first is None else min(first, self._exact))
         elif first is not None:
             self._move(index, ids, first)
+            born = np.flatnonzero(index == BORN)
+            if rows is not None:
+                self._restore(born, rows)
+            else:
+                self._compute(born)
 
     def rebuild(self, ids: Sequence[int] | np.ndarray) -> None:
         """See `KVStore.rebuild`."""
         self._recompute(self._checked(ids, allow_empty=True), 0)
 
-    def dump(self) -> bytes:
-        """See `KVStore.dump`."""
-        return self._arena.dump()
+    def save(self, slots: Sequence[int] | np.ndarray) -> SavedRows:
+        """See `KVStore.save`."""
+        self._check_surgery(Surgery.RESTORE)
+        where = np.array(slots, np.int64)
+        if where.ndim != 1 or (len(where) and not (where.min() >= 0 and where.max() < self.rows)):
+            raise InvalidInput(f"save: expected slots in 0..{self.rows - 1}, got {where.tolist()}")
+        return SavedRows(where, save(self._arena, torch.from_numpy(where).to(self._model.device)))
 
-    def load(self, data: bytes, ids: Sequence[int] | np.ndarray | None = None) -> None:
-        """See `KVStore.load`; `ids` are the tokens of the rows, where they differ from those held."""
-        self._arena.load(data)
-        self._exact = 0
-        if ids is not None:
-            self._ids = self._checked(ids, allow_empty=True)
-        if len(self._ids) != self.rows:
-            raise InvalidInput(f"load: {self.rows} rows, {len(self._ids)} token ids")
+    def dump(self) -> Image:
+        """See `KVStore.dump`: the arena's arrays (see `image`), `ids` [S], and `exact` [1]."""
+        exact = np.array([self._exact], np.int64)
+        return {**dump(self._arena), "ids": self._ids.copy(), "exact": exact}
+
+    def load(self, image: Image) -> None:
+        """See `KVStore.load`."""
+        arrays = dict(image)
+        ids, exact = arrays.pop("ids", _ABSENT), arrays.pop("exact", _ABSENT)
+        wrong = self._odd(ids, exact) or misfit(self._arena, arrays, len(ids))
+        if wrong:
+            raise ModelCorrupt(f"image of the rows: {wrong}; of another model, dtype or budget? then prefill")
+        load(self._arena, arrays, len(ids))
+        self._ids, self._exact = ids.copy(), int(exact[0])
 
     def layer_rows(self) -> list[tuple[Tensor, Tensor]]:
         """Keys (rotated) and values of each layer, [H, S, D]: views, for looking only."""
@@ -176,6 +192,35 @@ class HFEngine:
                 f"token ids: expected 0..{self._vocabulary - 1}, got {wide.min()}..{wide.max()}"
             )
         return wide.astype(np.int32)
+
+    def _check_surgery(self, surgery: Surgery) -> None:
+        if surgery not in self.surgeries:
+            notes = "; ".join(self._capabilities.notes)
+            raise SurgeryUnsupported(f"{surgery.name} on {self._capabilities.architecture}: {notes}")
+
+    def _check_saved(self, edit: Edit, rows: SavedRows | None) -> None:
+        """Saved rows are there exactly where an edit restores them, one for each birth."""
+        born = len(edit.born_uids)
+        if edit.surgery is not Surgery.RESTORE:
+            if rows is not None:
+                raise InvalidInput(f"saved rows are for RESTORE, this edit says {edit.surgery.name}")
+        elif rows is None:
+            if born:
+                raise InvalidInput(f"RESTORE: expected the {born} saved rows that come back, got none")
+        elif len(rows) != born or rows.positions.dtype != np.int64:
+            raise InvalidInput(f"RESTORE: expected {born} saved rows, one for each birth, got {len(rows)}")
+        elif wrong := misfit(self._arena, rows.columns, born, rows_first=True):
+            raise InvalidInput(f"RESTORE: saved rows of another model or dtype: {wrong}")
+
+    def _odd(self, ids: np.ndarray, exact: np.ndarray) -> str | None:
+        """Why this cannot be what an image says of its rows; None if it can."""
+        if ids.dtype != np.int32 or ids.ndim != 1 or len(ids) > self._arena.capacity:
+            return f"expected up to {self._arena.capacity} ids (int32), got {ids.dtype} of shape {ids.shape}"
+        if len(ids) and not (ids.min() >= 0 and ids.max() < self._vocabulary):
+            return f"expected ids in 0..{self._vocabulary - 1}, got {ids.min()}..{ids.max()}"
+        if exact.dtype != np.int64 or exact.shape != (1,) or not 0 <= exact[0] <= len(ids):
+            return f"expected one count of exact rows (int64) up to {len(ids)}, got {exact.tolist()}"
+        return None
 
     def _slots(self, start: int, stop: int) -> Tensor:
         return torch.arange(start, stop, device=self._model.device)
@@ -215,25 +260,37 @@ class HFEngine:
             self._ids, self._exact = ids[:rows], rows
 
     def _move(self, index: np.ndarray, ids: np.ndarray, first: int) -> None:
-        """DROP and PATCH: survivors move, then the born are computed, left to right."""
+        """Survivors move; the rows of the born are still to be filled."""
         target = np.flatnonzero(index[first:] != BORN) + first
         source = index[target]
         if len(target):
-            moved = torch.from_numpy(target - source)
-            turns = self._rotation.turns(moved, self._model.device) if self._rotation else []
             device = self._model.device
             self._arena.move(
-                torch.from_numpy(source).to(device), torch.from_numpy(target).to(device), turns, len(index)
+                torch.from_numpy(source).to(device),
+                torch.from_numpy(target).to(device),
+                self._turns(target - source),
+                len(index),
             )
         self._arena.rows = len(index)
         self._ids, self._exact = ids, min(first, self._exact)
-        born = np.flatnonzero(index == BORN)
+
+    def _compute(self, born: np.ndarray) -> None:
+        """PATCH: the born are computed, left to right, each at its own slot."""
         for start in range(0, len(born), self._chunk):
             slots = born[start : start + self._chunk]
             self._arena.begin(
                 torch.from_numpy(slots).to(self._model.device), rows=int(slots[-1]) + 1, tail=False
             )
-            self._forward(ids[slots], keep=1)
+            self._forward(self._ids[slots], keep=1)
+
+    def _restore(self, born: np.ndarray, rows: SavedRows) -> None:
+        """RESTORE: the born have rows already."""
+        slots = torch.from_numpy(born).to(self._model.device)
+        restore(self._arena, slots, rows.columns, self._turns(born - rows.positions))
+
+    def _turns(self, moved: np.ndarray) -> list[Turn]:
+        """For each layer, what carries keys so many slots onwards."""
+        return self._rotation.turns(torch.from_numpy(moved), self._model.device) if self._rotation else []
 
 
 def _numpy(logits: Float[Tensor, " V"]) -> np.ndarray:

@@ -8,8 +8,8 @@ judged by its numbers. Two questions, three short passes:
 1. Does the tap compute this model's attention? (Our logits against stock attention without a cache.)
    If not, the model is refused.
 2. Does a key depend on its position only through the rotation we know? (The same tokens, fed some slots
-   further on: keys must be the first ones turned, values must be equal.) If not, edits are exact only
-   by recomputing.
+   further on: the first rows, saved and restored at those slots, must be the same keys and values.) If not,
+   edits are exact only by recomputing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from haloweave.engine.hf.arena import Arena
 from haloweave.engine.hf.attention import AttentionTap
+from haloweave.engine.hf.image import restore, save
 from haloweave.engine.hf.rope import Rotation
 from haloweave.errors import ModelUnsupported
 from haloweave.memory.edit import Surgery
@@ -89,23 +90,22 @@ def _positions(model: Any, arena: Arena, ids: Tensor, tolerance: float) -> Found
     if rotation is None:
         return Found(None, exact_only, ("no rotary positions: rows cannot move, only be computed again",))
     count = ids.shape[1]
-    before = [
-        (layer.master[:, :, :count].clone(), layer.values[:, :, :count].clone()) for layer in arena.layers
-    ]
+    slots, moved = torch.arange(count, device=ids.device), torch.full((count,), _FURTHER)
+    first = save(arena, slots)
     _run(model, arena, ids, _FURTHER)
-    moved = torch.full((count,), _FURTHER)
+    expected = _rows(arena, count)
     for candidate in (rotation, replace(rotation, interleaved=True)):
-        turns = candidate.turns(moved, ids.device)
-        gaps = []
-        for layer, (keys, values), turn in zip(arena.layers, before, turns, strict=True):
-            expected = keys.clone()
-            turn(expected)
-            gaps.append(_gap(layer.master[:, :, :count], expected))
-            gaps.append(_gap(layer.values[:, :, :count], values))
+        restore(arena, slots, first, candidate.turns(moved, ids.device))
+        gaps = [_gap(got, want) for got, want in zip(_rows(arena, count), expected, strict=True)]
         if max(gaps) <= tolerance:
-            return Found(candidate, frozenset({Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE}), ())
+            return Found(candidate, frozenset(Surgery), ())
     note = f"keys do not follow the rotary module when tokens move (off by {max(gaps):.1e}): rows cannot move"
     return Found(None, exact_only, (note,))
+
+
+def _rows(arena: Arena, count: int) -> list[Tensor]:
+    """Keys and values of the first rows of each layer."""
+    return [part[:, :count].clone() for layer in arena.layers for part in layer.parts()[:2]]
 
 
 def _gap(got: Tensor, expected: Tensor) -> float:

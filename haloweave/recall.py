@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""Recall (retrieval): what was culled comes back into the live context, because it is asked for or because
+what a person says is strongly like it.
+
+Knows minds and the archive. Must not know screens, settings or how a search is done. A memory enters at the
+tail, as a MEMORY unit in the turn that called for it, on every engine; or it is put back where it stood, with
+the rows it had, where they are kept. It starts at the brightness of its source, inside the budget, and fades
+like anything else. It is text: it opens no turn and is never archived again as new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from haloweave.errors import InvalidInput
+from haloweave.events import Event, Recalled
+from haloweave.journal.archive import Archive, Found, Passage
+from haloweave.journal.keeper import Keeper
+from haloweave.memory.tokens import Source
+from haloweave.mind import Mind
+
+_ALIVE = 0.75
+"""Share of a passage's tokens from which it is still in the context."""
+_SEARCHED = 12
+
+
+@dataclass(frozen=True)
+class Recalling:
+    """When a passage comes back by itself, and how much of it."""
+
+    strong: float = 0.5
+    """Score (0..1) from which a passage is like what was said; above 1 nothing comes back by itself."""
+    most: int = 2
+    """Passages that may come back at once."""
+    rows: int = 64
+    """Tokens that may come back at once."""
+
+    def __post_init__(self) -> None:
+        if not self.strong >= 0 or self.most < 1 or self.rows < 1:
+            raise InvalidInput(f"recall: expected a score from 0 on and counts from 1 on, got {self}")
+
+
+class Recaller:
+    """Brings passages of one archive back into one mind."""
+
+    def __init__(self, archive: Archive, how: Recalling | None = None) -> None:
+        self._archive, self._how = archive, how or Recalling()
+
+    @property
+    def archive(self) -> Archive:
+        return self._archive
+
+    def hear(self, mind: Mind, text: str) -> Iterator[Event]:
+        """A person says something in a new turn; what it is strongly like comes first, in the same turn."""
+        fresh = True
+        if text.strip():
+            strong = [f for f in self.search(mind, text) if f.score >= self._how.strong]
+            for event in self._remember(mind, strong[: self._how.most]):
+                fresh = fresh and not isinstance(event, Recalled)
+                yield event
+        yield from mind.listen(text, Source.USER, fresh=fresh)
+
+    def recall(self, mind: Mind, query: str) -> Iterator[Event]:
+        """A person asks for what is most like `query`. Raises InvalidInput if nothing is found."""
+        found = self.search(mind, query)
+        if not found:
+            raise InvalidInput(f"nothing that was culled is like “{query}”, or it is in the context already")
+        yield from self._remember(mind, found[:1])
+
+    def restore(self, mind: Mind, keeper: Keeper, query: str) -> Iterator[Event]:
+        """Put what is most like `query` back where it stood, with the rows it had.
+
+        Raises InvalidInput if nothing is found or its rows are not kept, Protected if its turn is gone.
+        """
+        found = self.search(mind, query)
+        if not found:
+            raise InvalidInput(f"nothing that was culled is like “{query}”, or it is in the context already")
+        best = found[0]
+        span = np.arange(best.passage.first_uid, best.passage.last_uid + 1)
+        dead = span[~np.isin(span, mind.view.tokens.uid)].tolist()
+        kept = keeper.kept(dead)
+        if kept is None:
+            raise InvalidInput("its rows are not kept (any more); /recall brings the text back as a memory")
+        yield from mind.make_room(len(dead))
+        number, tokens = kept
+        yield mind.restore(tokens, number)
+        yield Recalled(best.passage.id, best.passage.text, best.score, len(dead), mind.rows)
+
+    def search(self, mind: Mind, query: str) -> tuple[Found, ...]:
+        """What is like `query` and not in the context now, best first."""
+        found = self._archive.search(query, limit=_SEARCHED)
+        return tuple(f for f in found if not self._alive(mind, f.passage))
+
+    def _alive(self, mind: Mind, passage: Passage) -> bool:
+        uid = mind.view.tokens.uid
+        span = passage.last_uid - passage.first_uid + 1
+        if np.count_nonzero((uid >= passage.first_uid) & (uid <= passage.last_uid)) >= _ALIVE * span:
+            return True
+        recalls = self._archive.why(passage).recalls
+        return any(bool(((uid >= r.first_uid) & (uid <= r.last_uid)).any()) for r in recalls)
+
+    def _remember(self, mind: Mind, found: Sequence[Found]) -> Iterator[Event]:
+        """At the tail, in one turn, oldest first; what does not fit is left where it is."""
+        left, chosen = self._how.rows, []
+        for f in found:
+            size = len(mind.codec.encode([memory(f.passage.text)])[0])
+            if size <= left:
+                left -= size
+                chosen.append((f, size))
+        fresh = True
+        for f, size in sorted(chosen, key=lambda pair: pair[0].passage.first_uid):
+            text = memory(f.passage.text)
+            yield from mind.listen(text, Source.MEMORY, fresh=fresh, origin=f.passage.id)
+            yield Recalled(f.passage.id, f.passage.text, f.score, size, mind.rows)
+            fresh = False
+
+
+def memory(text: str) -> str:
+    """A culled text as it comes back: on a line of its own."""
+    return f"{text.strip()}\n"

@@ -1,0 +1,292 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""Waking a mind that is kept: its lock, its journal, its model, and then to where it was.
+
+Knows settings, the folder of minds and the composition root. Must not know screens. A mind keeps the settings
+it was made with; what is given now wins, and is kept from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import platformdirs
+
+from haloweave import __version__
+from haloweave.errors import (
+    HaloError,
+    InvalidInput,
+    JournalCorrupt,
+    JournalFailed,
+    ModelError,
+    ModelUnsupported,
+)
+from haloweave.journal.archive import Archive
+from haloweave.journal.base import Journal, Vault
+from haloweave.journal.copies import Copies
+from haloweave.journal.keeper import Keeper, Keeping
+from haloweave.journal.log import Log
+from haloweave.journal.rows import RowStore
+from haloweave.journal.search import Embedder
+from haloweave.journal.snapshot import Shelf
+from haloweave.mind import Mind
+from haloweave.minds import Minds, Place
+from haloweave.models import known as known_models
+from haloweave.progress import Progress, silent
+from haloweave.recall import Recaller, Recalling
+from haloweave.resume import Resumed, resume
+from haloweave.settings import Settings, settings
+from haloweave.text import Codec
+
+_ELSEWHERE = frozenset({"minds"})
+"""Settings that are not the mind's own."""
+
+Make = Callable[[Settings, Journal, Vault, Progress], tuple[Mind, Mapping[str, str]]]
+"""Settings to an empty mind that writes to this journal, and the fingerprint of what it computes with."""
+
+
+@dataclass(frozen=True)
+class Awake:
+    """A kept mind, and what keeps it."""
+
+    name: str
+    mind: Mind
+    keeper: Keeper
+    resumed: Resumed
+    recaller: Recaller | None
+    settings: Settings
+    unfinished: bool
+    """It was speaking when it was cut off, by no wish of its own."""
+
+
+def minds(s: Settings) -> Minds:
+    """The folder of minds that the settings name."""
+    return Minds(Path(s.minds).expanduser() if s.minds else _own_folder())
+
+
+def _own_folder() -> Path:
+    return Path(platformdirs.user_data_dir("haloweave")) / "minds"
+
+
+def _merged(log: Log, now: Settings, given: Mapping[str, Any]) -> Settings:
+    told = log.get("settings")
+    if told is None:
+        return now
+    try:
+        own = {
+            k: v for k, v in json.loads(told).items() if k in Settings.model_fields and k not in _ELSEWHERE
+        }
+    except (ValueError, AttributeError, RecursionError) as err:
+        raise JournalCorrupt(f"the mind's own settings cannot be read: {err}; restore a backup") from err
+    wished = {k: v for k, v in given.items() if v is not None}
+    if log.get("foreign") == "yes":
+        own = _trusted(own, wished)
+    return settings(**{**own, **wished})
+
+
+def _trusted(own: Mapping[str, Any], wished: Mapping[str, Any]) -> dict[str, Any]:
+    """An imported mind's settings, without what it may not decide: what is fetched and loaded here.
+
+    Raises InvalidInput if it was made with a model of no known name, and nobody says which to use.
+    """
+    known = {spec.name for spec in known_models()}
+    if own.get("model") not in known and "model" not in wished:
+        raise InvalidInput(
+            f"this mind was imported, and wants the model {own.get('model')!r}; if you trust that, say so: "
+            "--model NAME"
+        )
+    return {k: v for k, v in own.items() if k not in ("embedder", "repair_model")}
+
+
+@contextmanager
+def wake(
+    name: str, given: Mapping[str, Any], *, make: Make | None = None, progress: Progress = silent
+) -> Iterator[Awake]:
+    """The mind of that name, brought back to where it was, or made; asleep again, and saved, after the block.
+
+    Raises MindLocked, JournalError, ModelError, or InvalidInput where the settings do not fit the mind.
+    """
+    home = minds(settings(**given))
+    place = home.make(name)
+    with home.lock(name):
+        _forget_stillborn(place)
+        log = Log(place.database)
+        try:
+            s = _merged(log, settings(**given), given)
+            awake = _awoken(place, log, s, make or _real, progress)
+        except BaseException:
+            log.close()
+            raise
+        try:
+            yield awake
+        finally:
+            with suppress(JournalFailed):
+                log.put("asleep", "yes")
+            awake.keeper.close(awake.mind.state)
+
+
+def _forget_stillborn(place: Place) -> None:
+    """What was cut off before it had read its first turn starts anew: nobody was ever told of it."""
+    if not place.database.exists():
+        return
+    log = Log(place.database)
+    born, records = log.get("born"), log.last
+    log.close()
+    if born is None and records:
+        for file in place.folder.glob(place.database.name + "*"):
+            file.unlink()
+        Shelf(place.snapshots).clear(None)
+
+
+def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress) -> Awake:
+    embedder = Lazy(s.embedder) if s.embedder else None
+    archive = Archive(log, embedder)
+    keeper = Keeper(
+        log,
+        Shelf(place.snapshots, keep=s.snapshots),
+        archive,
+        {},
+        copies=Copies(place.backups),
+        how=Keeping(every=s.snapshot_every),
+    )
+    mind, made_of = make(s, keeper, keeper, progress)
+    keeper.fingerprint = dict(made_of)
+    _keep_rows(keeper, place, s)
+    _same_language(log, mind, s)
+    resumed = resume(mind, keeper)
+    unfinished = log.get("asleep") == "no" and mind.turn.role == "assistant"
+    if resumed.how == "new":
+        _introduce(log, mind, s)
+        keeper.snapshot(mind.state())  # so that there is always one to go on from
+    log.put("settings", s.model_dump_json(exclude=set(_ELSEWHERE)))
+    log.put("model", s.model)
+    log.put("budget", str(s.budget))
+    log.put("asleep", "no")
+    log.put("foreign", "no")
+    how = Recalling(
+        strong=s.recall_strong if s.recall == "auto" else 2.0, most=s.recall_most, rows=max(1, s.budget // 8)
+    )
+    return Awake(
+        place.name,
+        mind,
+        keeper,
+        resumed,
+        Recaller(archive, how) if s.recall != "off" else None,
+        s,
+        unfinished,
+    )
+
+
+def _keep_rows(keeper: Keeper, place: Place, s: Settings) -> None:
+    """Rows of the culled, if they are wanted; if not, what is there goes: no redaction would reach it."""
+    if not s.rows_quota:
+        for file in place.folder.glob(place.rows.name + "*"):
+            file.unlink()
+        return
+    try:
+        keeper.rows = RowStore(place.rows, s.rows_quota * 10**6, fingerprint=keeper.fingerprint)
+    except JournalFailed as err:
+        keeper.note(f"rows of culled tokens are not kept: {err}")
+
+
+def _introduce(log: Log, mind: Mind, s: Settings) -> None:
+    from haloweave.build import introduce
+
+    log.put("id", uuid4().hex)
+    log.put("created", datetime.now(UTC).isoformat(timespec="seconds"))
+    introduce(mind, s)
+    log.put("born", "yes")
+
+
+def _same_language(log: Log, mind: Mind, s: Settings) -> None:
+    """Raises ModelUnsupported if the mind's tokens are another model's."""
+    mine = language(mind.codec, mind.engine.capabilities.vocabulary)
+    told = log.get("language")
+    if told is None:
+        log.put("language", mine)
+    elif told != mine:
+        raise ModelUnsupported(
+            f"this mind speaks with {log.get('model')}: its tokens mean something else to {s.model} (another "
+            "tokenizer or chat template). Wake it with its own model, or make a new mind"
+        )
+
+
+def language(codec: Codec, vocabulary: int) -> str:
+    """A hash of what every token id spells, and of the chat frame: where it differs, a mind cannot live."""
+    digest = hashlib.sha256()
+    control = codec.control_ids
+    for token_id in range(vocabulary):
+        digest.update(b"control" if token_id in control else codec.piece(token_id))
+        digest.update(b"\xff")
+    frame = codec.frame
+    digest.update(repr((sorted(codec.control_ids), sorted(codec.end_ids))).encode())
+    if frame is not None:
+        turns = sorted((r, tuple(frame.headers[r]), tuple(frame.footers[r])) for r in frame.headers)
+        digest.update(repr((tuple(frame.opening), turns)).encode())
+    return digest.hexdigest()
+
+
+def _real(s: Settings, journal: Journal, vault: Vault, progress: Progress) -> tuple[Mind, Mapping[str, str]]:
+    from haloweave import build
+
+    loaded = build.load_model(s, progress)
+    return build.mind_of(s, loaded, journal=journal, vault=vault), fingerprint(loaded)
+
+
+def fingerprint(loaded: Any) -> dict[str, str]:
+    """All that the last bit of a number hangs on: a snapshot is used only where all of it is the same."""
+    import torch
+    import transformers
+
+    return {
+        "model": loaded.fingerprint,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": str(loaded.device),
+        "threads": str(torch.get_num_threads()),
+        "machine": f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "haloweave": __version__,
+    }
+
+
+class Lazy:
+    """An embedder that is fetched and loaded when it is first wanted."""
+
+    dim = 384
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loaded: Embedder | None = None
+        self._fault = ""
+        self._once = Lock()
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder.embed`. Raises a ModelError if it cannot be had."""
+        with self._once:  # two threads may want it: the one that embeds, and the one that searches
+            if self._loaded is None:
+                self._loaded = self._load()
+        return self._loaded.embed(texts)
+
+    def _load(self) -> Embedder:
+        from haloweave import embedding
+        from haloweave.models import resolve_encoder
+
+        if self._fault:
+            raise ModelError(self._fault)
+        try:
+            return embedding.load(resolve_encoder(self.name))
+        except HaloError as err:
+            self._fault = f"culled text is found by its words alone: {err}"
+            raise ModelError(self._fault) from err

@@ -1,0 +1,364 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""A mind that was closed, or killed, goes on as if nothing had happened; and says how it came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeEngine, fake_mind
+from whole import all_of, assert_whole
+
+from haloweave import look
+from haloweave.engine.sampling import Sampling
+from haloweave.errors import EngineFault, HaloError
+from haloweave.events import Spoke
+from haloweave.journal.archive import Archive
+from haloweave.journal.copies import Copies
+from haloweave.journal.fold import context_at
+from haloweave.journal.keeper import Keeper, Keeping
+from haloweave.journal.log import Log
+from haloweave.journal.rows import RowStore
+from haloweave.journal.snapshot import Shelf
+from haloweave.memory.edit import Edit
+from haloweave.memory.plan import boost, delete, pin, substitute
+from haloweave.memory.tokens import Source
+from haloweave.mind import Mind
+from haloweave.resume import Resumed, resume
+
+HOW = Sampling(temperature=0.9, seed=7, repetition_penalty=1.1)
+MADE_OF = {"model": "fake", "dtype": "float32"}
+
+
+@dataclass
+class Home:
+    """One mind's folder, opened as often as wanted."""
+
+    folder: Path
+    every: int = 1000
+    quota: int = 1 << 20
+
+    def open(self, made_of: dict[str, str] | None = None, **how: Any) -> Alive:
+        log = Log(self.folder / "mind.db")
+        keeper = Keeper(
+            log,
+            Shelf(self.folder / "snapshots"),
+            Archive(log),
+            made_of or MADE_OF,
+            rows=RowStore(self.folder / "rows.db", self.quota),
+            copies=Copies(self.folder / "backups"),
+            how=Keeping(every=self.every),
+            background=False,
+        )
+        engine = how.pop("engine", None) or FakeEngine(max_rows=128, says=None)
+        mind = fake_mind(
+            budget=128, low_water=96, chunk=16, engine=engine, journal=keeper, vault=keeper, says=None, **how
+        )
+        return Alive(mind, keeper, resume(mind, keeper))
+
+
+@dataclass
+class Alive:
+    mind: Mind
+    keeper: Keeper
+    resumed: Resumed
+
+    def die(self) -> None:
+        """What `kill -9` leaves: files, and nothing said."""
+        self.keeper.log.close()
+        if self.keeper.rows is not None:
+            self.keeper.rows.close()
+
+    def tend(self) -> None:
+        assert self.keeper.tend(self.mind.state) == []
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def said(mind: Mind, n: int) -> list[int]:
+    """`n` tokens more of the model's own."""
+    out = []
+    while len(out) < n:
+        all_of(mind.make_room(1))
+        token = mind.speak_once(HOW)
+        assert token is not None
+        out.append(token)
+    return out
+
+
+def uids_of(mind: Mind, text: str) -> list[int]:
+    return [uid for run in look.find(mind.view, mind.codec, text) for uid in run.uids]
+
+
+def alike(a: Mind, b: Mind) -> None:
+    """Both are the same, to the last bit."""
+    left, right = a.state(), b.state()
+    assert left.checkpoint == right.checkpoint
+    assert left.image.keys() == right.image.keys()
+    for name, array in left.image.items():
+        assert array.tobytes() == right.image[name].tobytes(), name
+    assert left.stale == right.stale
+    assert (left.logits is None) == (right.logits is None)
+    if left.logits is not None and right.logits is not None:
+        assert left.logits.tobytes() == right.logits.tobytes()
+
+
+def edit_of(make: Callable[..., Edit], at: slice, *more: Any) -> Callable[[Mind], Any]:
+    return lambda mind: mind.commit(make(mind.view, mind.view.tokens.uid[at].tolist(), *more))
+
+
+LIFE: tuple[Callable[[Mind], Any], ...] = (
+    lambda m: all_of(m.listen("You are a mind.", Source.SYSTEM, pinned=True)),
+    lambda m: all_of(m.listen("a log of lines\nand another line\nand a third of them\n" * 3, Source.LOG)),
+    lambda m: all_of(m.listen("my name is Ada, and I keep bees", Source.USER)),
+    lambda m: all_of(m.reply(HOW, 9)),
+    edit_of(substitute, slice(70, 73), list(b"xyz")),
+    lambda m: said(m, 5),
+    edit_of(delete, slice(64, 66)),
+    lambda m: m.undo(),
+    edit_of(pin, slice(60, 64)),
+    edit_of(boost, slice(80, 84)),
+    lambda m: all_of(m.weave(80)),
+    lambda m: said(m, 40),
+    lambda m: all_of(m.listen("what is my name?", Source.USER)),
+    lambda m: all_of(m.reply(HOW, 30)),
+    lambda m: all_of(m.listen("the bees are in the north\n" * 6, Source.TOOL)),
+    lambda m: said(m, 30),
+)
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000], ids=["snapshot each", "now and then", "never"])
+def test_killed_after_any_act_it_goes_on_to_the_last_bit(home: Home, every: int) -> None:
+    home.every = every
+    straight = Home(home.folder / "straight", every=10**6)
+    straight.folder.mkdir()
+    other = straight.open()
+    first = home.open()
+    first.keeper.snapshot(first.mind.state())
+    first.die()
+    for act in LIFE:
+        alive = home.open()
+        act(alive.mind)
+        alive.tend()
+        alive.die()
+        act(other.mind)
+        back = home.open()
+        if every == 1:
+            assert back.resumed.how == "snapshot"
+            assert back.resumed.passes == back.resumed.prefilled == 0
+        assert back.resumed.how in ("snapshot", "replayed")
+        alike(back.mind, other.mind)
+        assert_whole(back.mind)
+        back.die()
+    back = home.open()
+    assert said(back.mind, 200) == said(other.mind, 200)
+    alike(back.mind, other.mind)
+
+
+def test_without_a_snapshot_the_tokens_are_read_again_and_that_is_said(home: Home) -> None:
+    alive = home.open()
+    for act in LIFE[:8]:
+        act(alive.mind)
+    before = alive.mind.view.tokens
+    alive.die()
+    back = home.open()
+    assert back.resumed.how == "reread"
+    assert back.resumed.prefilled == len(before)
+    assert "no snapshot" in str(back.resumed)
+    now = back.mind.view.tokens
+    for name in ("uid", "token_id", "source", "unit", "pinned", "born"):
+        assert np.array_equal(getattr(before, name), getattr(now, name)), name
+    assert_whole(back.mind)
+    back.die()
+    assert home.open().resumed.how == "snapshot"
+
+
+def test_a_snapshot_of_another_dtype_is_not_used_and_that_is_said(home: Home) -> None:
+    alive = home.open()
+    LIFE[0](alive.mind)
+    alive.keeper.close(alive.mind.state)
+    back = home.open({"model": "fake", "dtype": "bfloat16"})
+    assert back.resumed.how == "reread"
+    assert "dtype" in back.resumed.why
+    assert "float32" in back.resumed.why
+
+
+def test_a_closed_mind_comes_back_without_one_pass(home: Home) -> None:
+    alive = home.open()
+    for act in LIFE:
+        act(alive.mind)
+    alive.keeper.close(alive.mind.state)
+    engine = FakeEngine(max_rows=128, says=None)
+    back = home.open(engine=engine)
+    assert back.resumed == Resumed("snapshot")
+    assert engine.passes == []
+
+
+def test_what_failed_and_was_rebuilt_is_replayed_as_it_was(home: Home) -> None:
+    alive = home.open()
+    for act in LIFE[:4]:
+        act(alive.mind)
+    alive.keeper.snapshot(alive.mind.state())
+    engine: Any = alive.mind.engine
+    engine.fail = "apply"
+    with pytest.raises(EngineFault):
+        alive.mind.commit(delete(alive.mind.view, alive.mind.view.tokens.uid[20:22].tolist()))
+    engine.fail = "feed"
+    with pytest.raises(EngineFault):
+        said(alive.mind, 1)
+    said(alive.mind, 3)
+    alive.die()
+    back = home.open()
+    assert back.resumed.how == "replayed"
+    alike(back.mind, alive.mind)
+
+
+@pytest.mark.parametrize("commits", [1, 2, 3, 5])
+def test_a_weave_that_was_broken_off_is_finished(home: Home, commits: int) -> None:
+    """One kill a round, so that a weave is many edits; the crash comes after some of them."""
+
+    def life(mind: Mind) -> None:
+        all_of(mind.listen("words that fill it all, one after another. " * 4))
+
+    def weaving(mind: Mind) -> Iterator[Any]:
+        return mind.weave(90)
+
+    one = home.open(kills_per_round=1)
+    life(one.mind)
+    one.keeper.snapshot(one.mind.state())
+    running = weaving(one.mind)
+    for _ in range(commits):
+        next(running)
+    one.die()
+    straight = Home(home.folder / "straight")
+    straight.folder.mkdir()
+    other = straight.open(kills_per_round=1)
+    life(other.mind)
+    all_of(other.mind.weave(90))
+    back = home.open(kills_per_round=1)
+    assert said(back.mind, 20) == said(other.mind, 20)
+    alike(back.mind, other.mind)
+
+
+def test_undo_reaches_over_a_restart(home: Home) -> None:
+    alive = home.open()
+    for act in LIFE[:4]:
+        act(alive.mind)
+    text = alive.mind.text()
+    LIFE[4](alive.mind)
+    alive.die()
+    back = home.open()
+    back.mind.undo()
+    assert back.mind.text() == text
+    back.die()
+    with pytest.raises(HaloError):  # what is older was a weave, and would not fit any more
+        home.open().mind.undo()
+
+
+def test_rows_are_restored_where_they_stood_and_again_after_a_crash(home: Home) -> None:
+    alive = home.open()
+    for act in LIFE[:3]:
+        act(alive.mind)
+    mind = alive.mind
+    text, trace = mind.text(), mind.state().image["trace"].copy()
+    uids = uids_of(mind, "keep bees")
+    alive.keeper.snapshot(mind.state())
+    mind.commit(delete(mind.view, uids))
+    kept = alive.keeper.kept(uids)
+    assert kept is not None
+    number, tokens = kept
+    mind.restore(tokens, number)
+    assert mind.text() == text
+    assert np.array_equal(mind.state().image["trace"], trace)
+    alive.die()
+    back = home.open()
+    assert back.resumed.how == "replayed"
+    alike(back.mind, mind)
+
+
+def test_redacted_text_is_nowhere_and_the_mind_never_knew_it(home: Home) -> None:
+    alive = home.open()
+    mind = alive.mind
+    LIFE[0](mind)
+    all_of(mind.listen("the vault opens with quixotic-zanzibar-77, remember", Source.USER))
+    all_of(mind.reply(HOW, 12))
+    Copies(home.folder / "backups").make(alive.keeper.log)
+    alive.keeper.snapshot(mind.state())
+    uids = uids_of(mind, "quixotic-zanzibar-77")
+    LIFE[1](mind)
+    said(mind, 40)
+    alive.keeper.snapshot(mind.state())
+    living = [u for u in uids if u in mind.view.tokens.uid]
+    mind.redact(living, culled=[u for u in uids if u not in living])
+    fresh = FakeEngine(max_rows=128, says=None)
+    fresh.rebuild(mind.view.tokens.token_id)
+    assert np.array_equal(mind.state().image["trace"], fresh.trace)
+    alive.die()
+    for file in home.folder.rglob("*"):
+        if file.is_file():
+            data = file.read_bytes().lower()
+            assert not any(word in data for word in (b"quixotic", b"zanzibar")), file
+    back = home.open()
+    alike(back.mind, mind)
+
+
+def test_a_broken_off_redaction_is_finished_at_the_next_start(home: Home, monkeypatch: Any) -> None:
+    alive = home.open()
+    mind = alive.mind
+    LIFE[0](mind)
+    all_of(mind.listen("the vault opens with quixotic, remember", Source.USER))
+    alive.keeper.snapshot(mind.state())
+    monkeypatch.setattr(alive.keeper, "finish_redaction", lambda state: None)
+    mind.redact(uids_of(mind, "quixotic"))
+    alive.die()
+    back = home.open()
+    assert back.resumed.how == "replayed"
+    alike(back.mind, mind)
+    back.die()
+    assert not any(b"quixotic" in f.read_bytes() for f in home.folder.rglob("*") if f.is_file())
+
+
+def test_the_context_at_any_record_is_the_one_that_was(home: Home) -> None:
+    alive = home.open()
+    seen = {}
+    for act in LIFE:
+        act(alive.mind)
+        seen[alive.keeper.log.last] = alive.mind.view
+        alive.tend()
+    for seq, view in seen.items():
+        told = context_at(alive.keeper.log, seq)[0].view
+        assert np.array_equal(told.tokens.uid, view.tokens.uid)
+        assert np.array_equal(told.tokens.token_id, view.tokens.token_id)
+        assert (told.revision, told.tick, told.next_uid) == (view.revision, view.tick, view.next_uid)
+
+
+def test_a_reply_goes_on_where_it_was_killed(home: Home) -> None:
+    straight = Home(home.folder / "straight")
+    straight.folder.mkdir()
+    other = straight.open()
+    all_of(other.mind.listen("tell me of bees", Source.USER))
+    whole = [
+        e.token_id for e in all_of(other.mind.reply(HOW, 60)) if isinstance(e, Spoke) and e.token_id >= 0
+    ]
+    alive = home.open()
+    all_of(alive.mind.listen("tell me of bees", Source.USER))
+    alive.keeper.snapshot(alive.mind.state())
+    running, heard = alive.mind.reply(HOW, 60), []
+    while len(heard) < 23:
+        event = next(running)
+        if isinstance(event, Spoke):
+            heard.append(event.token_id)
+    alive.die()
+    back = home.open()
+    assert back.mind.turn.role == "assistant"
+    rest = all_of(back.mind.reply(HOW, 60 - len(heard)))
+    heard += [e.token_id for e in rest if isinstance(e, Spoke) and e.token_id >= 0]
+    assert heard == whole

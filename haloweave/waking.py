@@ -31,10 +31,12 @@ from haloweave.errors import (
     JournalFailed,
     ModelError,
     ModelUnsupported,
+    NoRoom,
 )
 from haloweave.journal.archive import Archive
 from haloweave.journal.base import Journal, Vault
 from haloweave.journal.copies import Copies
+from haloweave.journal.fold import context_at
 from haloweave.journal.keeper import Keeper, Keeping
 from haloweave.journal.log import Log
 from haloweave.journal.rows import RowStore
@@ -121,19 +123,66 @@ def wake(
     place = home.make(name)
     with home.lock(name):
         _forget_stillborn(place)
-        log = Log(place.database)
-        try:
-            s = _merged(log, settings(**given), given)
-            awake = _awoken(place, log, s, make or _real, progress)
-        except BaseException:
-            log.close()
-            raise
-        try:
+        make = make or _real
+        if (before := _unsettled(place, given)) is not None:
+            with _up(place, before, make, progress) as awake:
+                _fit(awake, settings(**given), given)
+        with _up(place, None, make, progress, given) as awake:
             yield awake
-        finally:
-            with suppress(JournalFailed):
-                log.put("asleep", "yes")
-            awake.keeper.close(awake.mind.state)
+
+
+@contextmanager
+def _up(
+    place: Place, s: Settings | None, make: Make, progress: Progress, given: Mapping[str, Any] | None = None
+) -> Iterator[Awake]:
+    """The mind, awake with these settings (None: its own, and what is given), until the block ends."""
+    log = Log(place.database)
+    try:
+        if s is None:
+            s = _merged(log, settings(**(given or {})), given or {})
+        awake = _awoken(place, log, s, make, progress)
+    except BaseException:
+        log.close()
+        raise
+    try:
+        yield awake
+    finally:
+        with suppress(JournalFailed):
+            log.put("asleep", "yes")
+        awake.keeper.close(awake.mind.state)
+
+
+_REPLAYED = ("model", "dtype", "device", "threads", "policy", "half_life", "chunk", "seed")
+"""Settings by which passes are repeated: with others they come out otherwise."""
+
+
+def _unsettled(place: Place, given: Mapping[str, Any]) -> Settings | None:
+    """The settings with which the mind has to be woken first, before it can be with what is given: it was cut
+    off under others, or it holds more than it shall. None if it need not be."""
+    if not place.database.exists():
+        return None
+    log = Log(place.database)
+    try:
+        if log.get("settings") is None or log.get("foreign") == "yes":
+            return None
+        own, new = _merged(log, settings(**given), {}), _merged(log, settings(**given), given)
+        cut_off = log.get("asleep") == "no" and any(getattr(own, f) != getattr(new, f) for f in _REPLAYED)
+        too_large = new.budget < own.budget and len(context_at(log)[0].view.tokens) > new.budget
+        return own if cut_off or too_large else None
+    finally:
+        log.close()
+
+
+def _fit(awake: Awake, now: Settings, given: Mapping[str, Any]) -> None:
+    """Weave until the context fits the budget it shall have. Raises NoRoom."""
+    new = _merged(awake.keeper.log, now, given)
+    if len(awake.mind.view.tokens) > new.budget:
+        for _ in awake.mind.weave(new.budget - int(new.budget * new.slack)):
+            pass
+    if len(awake.mind.view.tokens) > new.budget:
+        raise NoRoom(
+            f"{awake.mind.rows} rows cannot be brought under {new.budget}: unpin, or keep the budget"
+        )
 
 
 def _forget_stillborn(place: Place) -> None:
@@ -165,6 +214,7 @@ def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress)
     _keep_rows(keeper, place, s)
     _same_language(log, mind, s)
     resumed = resume(mind, keeper)
+    _drop_rows(keeper, place, s)
     unfinished = log.get("asleep") == "no" and mind.turn.role == "assistant"
     if resumed.how == "new":
         _introduce(log, mind, s)
@@ -175,7 +225,7 @@ def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress)
     log.put("asleep", "no")
     log.put("foreign", "no")
     how = Recalling(
-        strong=s.recall_strong if s.recall == "auto" else 2.0, most=s.recall_most, rows=max(1, s.budget // 8)
+        strong=s.recall_strong if s.recall == "auto" else 2.0, most=s.recall_most, rows=max(1, s.budget // 4)
     )
     return Awake(
         place.name,
@@ -189,15 +239,23 @@ def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress)
 
 
 def _keep_rows(keeper: Keeper, place: Place, s: Settings) -> None:
-    """Rows of the culled, if they are wanted; if not, what is there goes: no redaction would reach it."""
-    if not s.rows_quota:
-        for file in place.folder.glob(place.rows.name + "*"):
-            file.unlink()
+    """Rows of the culled: if they are wanted, or if what was cut off may still need them."""
+    if not s.rows_quota and not place.rows.exists():
         return
     try:
         keeper.rows = RowStore(place.rows, s.rows_quota * 10**6, fingerprint=keeper.fingerprint)
     except JournalFailed as err:
         keeper.note(f"rows of culled tokens are not kept: {err}")
+
+
+def _drop_rows(keeper: Keeper, place: Place, s: Settings) -> None:
+    """Where nobody wants rows any more, they go: no redaction would reach them."""
+    if s.rows_quota or keeper.rows is None:
+        return
+    keeper.rows.close()
+    keeper.rows = None
+    for file in place.folder.glob(place.rows.name + "*"):
+        file.unlink()
 
 
 def _introduce(log: Log, mind: Mind, s: Settings) -> None:

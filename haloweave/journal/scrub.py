@@ -17,8 +17,10 @@ happened (an aborted birth or edit) is forgotten whole on that occasion: its uid
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import apsw
 import numpy as np
@@ -30,11 +32,39 @@ from haloweave.journal.records import Kind, Row, pack, unpack
 from haloweave.memory.edit import Splice
 from haloweave.memory.tokens import Tokens
 
-if TYPE_CHECKING:
-    from haloweave.journal.log import Log
-
 REDACTED = -1
 """Token id of a token that was redacted: it had one, and nobody can tell which."""
+
+
+class Follower(Protocol):
+    """Whoever keeps something of its own beside the records."""
+
+    def scrubbed(self, db: apsw.Connection, uids: set[int]) -> None:
+        """See `log.Follower.scrubbed`."""
+        ...
+
+
+class Scrubbed(Protocol):
+    """As much of a log as a redaction needs."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def followers(self) -> Sequence[Follower]: ...
+
+    @property
+    def aborted(self) -> frozenset[int]: ...
+
+    def transaction(self) -> AbstractContextManager[apsw.Connection]: ...
+
+    def outside(self) -> AbstractContextManager[apsw.Connection]: ...
+
+    def pending(self) -> tuple[int, ...]: ...
+
+    def rows(self, after: int = 0, until: int | None = None) -> Iterator[Row]: ...
+
+    def born_at(self, uid: int) -> int: ...
 
 
 def promise(db: apsw.Connection, record: Record, undone: Record | None) -> None:
@@ -45,7 +75,7 @@ def promise(db: apsw.Connection, record: Record, undone: Record | None) -> None:
         db.executemany("DELETE FROM pending WHERE uid = ?", [(uid,) for uid in undone.redacts])
 
 
-def scrub(log: Log, uids: Sequence[int]) -> None:
+def scrub(log: Scrubbed, uids: Sequence[int]) -> None:
     """See `Log.scrub`."""
     if len(uids):
         with log.transaction() as db:
@@ -69,7 +99,7 @@ def scrub(log: Log, uids: Sequence[int]) -> None:
         db.execute("DELETE FROM pending WHERE rewritten")
 
 
-def _empty_wal(db: apsw.Connection, log: Log) -> None:
+def _empty_wal(db: apsw.Connection, log: Scrubbed) -> None:
     """Raises JournalFailed, and the log lives, if a reader holds on to old pages."""
     try:
         db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -83,7 +113,7 @@ def _note(db: apsw.Connection, uids: Sequence[int]) -> None:
     db.executemany("INSERT OR REPLACE INTO pending (uid) VALUES (?)", [(int(uid),) for uid in uids])
 
 
-def _rewritten(log: Log, uids: set[int]) -> Iterator[Row]:
+def _rewritten(log: Scrubbed, uids: set[int]) -> Iterator[Row]:
     """Rows that name any of these tokens, without them; and those that never happened, without any."""
     for seq in sorted(log.aborted):
         for row in log.rows(seq - 1, seq):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from haloweave.engine.base import Engine, Forward
-from haloweave.errors import JournalCorrupt
+from haloweave.errors import EngineFault, JournalCorrupt
 from haloweave.history import History, Step
 from haloweave.journal.base import Born, Checkpoint, Committed, Rebuilt, Record, Reread, State, Totals, Turn
 from haloweave.memory.brightness import BrightnessPolicy
@@ -34,7 +34,7 @@ class Context:
         self.totals = Totals()
         self._logits: np.ndarray | None = None
         self._stale = False
-        """An edit changed what the logits follow from; they are read again when they are wanted."""
+        """An edit changed what the logits follow from: there are none until they are read again."""
         self.torn = False
         """KV is not in step with the mirror: `rebuild` before anything else."""
 
@@ -44,13 +44,13 @@ class Context:
 
     @property
     def logits(self) -> np.ndarray | None:
-        """For the token after the last row, unless `stale`; None if there is nothing to go on from."""
+        """For the token after the last row; None if they are `stale`, or there is nothing to go on from."""
         return self._logits
 
     @property
     def stale(self) -> bool:
         """Whether the logits have to be read again (`reread`)."""
-        return self._stale and self._logits is not None
+        return self._stale
 
     def check(self, edit: Edit) -> None:
         """Raises EditConflict or InvalidEdit where `edit` does not fit."""
@@ -60,34 +60,38 @@ class Context:
 
     def take_in(self, born: Born) -> Forward:
         """One forward pass over new tokens. Raises EngineError; then no token is in, but KV may be torn."""
-        view, engine = self.view, self._engine
+        before, kv = self.view, self._engine.kv
         try:
-            forward = engine.feed(born.tokens.token_id, score=born.scored)
+            forward = self._engine.feed(born.tokens.token_id, score=born.scored)
+            self._mirror.append(born.tokens)
+            if forward.attention is not None:
+                self._mirror.shine(self._brightness.update(self.view, forward.attention))
         except BaseException:
-            self.torn = engine.kv.rows != len(view.tokens)
+            self._mirror = Mirror(before)
+            self.torn = kv.rows != len(before.tokens)
             raise
-        self.history.appended(view.revision, len(view.tokens))
-        self._mirror.append(born.tokens)
+        self.history.appended(before.revision, len(before.tokens))
         self._logits, self._stale = forward.logits, False
-        if forward.attention is not None:
-            self._mirror.shine(self._brightness.update(self.view, forward.attention))
         self.totals = self.totals.after_birth(born)
         return forward
 
     def carry_out(self, done: Committed, rows: SavedRows | None = None) -> None:
         """One edit; `rows` are those of a RESTORE. Raises EngineError; then KV is torn, the mirror is not."""
-        edit, before = done.edit, len(self.view.tokens)
+        edit, view = done.edit, self.view
         try:
             self._engine.kv.apply(edit, rows)
+            self._mirror.apply(edit)
         except BaseException:
+            self._mirror = Mirror(view)
             self.torn = True
             raise
-        self._mirror.apply(edit)
-        self.history.edited(edit, before)
+        self.history.edited(edit, len(view.tokens))
         if done.takes_back is not None:
             self.history.took_back(done.takes_back)
+        if done.redacts:
+            self.history = History()  # nothing before a redaction can be undone
         self.totals = self.totals.after_edit(edit)
-        self._follow(edit, before)
+        self._follow(edit, len(view.tokens))
 
     def reread(self) -> None:
         """Logits for the next token, in the context as it is now. Computes the last row again."""
@@ -100,16 +104,18 @@ class Context:
 
     def _follow(self, edit: Edit, before: int) -> None:
         """Note whether the edit changed what the logits follow from: the last row, or every row."""
+        exact = edit.surgery is Surgery.RECOMPUTE
+        at_the_end = edit.first is not None and edit.splices[-1].stop == before
         if not len(self.view.tokens):
-            self._logits = None
-        elif self._logits is not None and (edit.first is not None or edit.surgery is Surgery.RECOMPUTE):
-            at_the_end = bool(edit.splices) and edit.splices[-1].stop == before
-            self._stale |= at_the_end or edit.surgery is Surgery.RECOMPUTE
+            self._logits, self._stale = None, False
+        elif (self._logits is not None) and (exact or at_the_end):
+            self._logits, self._stale = None, True
 
     # ---- as a whole ------------------------------------------------------------------------------
 
     def state(self, turn: Turn) -> State:
-        """All there is, as values; the chat frame stands at `turn`."""
+        """All there is; the chat frame stands at `turn`. Raises EngineFault if KV is not in step."""
+        self._check_step()
         checkpoint = Checkpoint(self.view, turn, self.totals)
         return State(checkpoint, self._engine.kv.dump(), self._logits, self._stale)
 
@@ -117,6 +123,7 @@ class Context:
         """Become what `state` tells. Raises ModelCorrupt if its image does not fit the engine."""
         self._engine.kv.load(state.image)
         self._begin_at(state.checkpoint, steps)
+        self._check_step()
         self._logits, self._stale = state.logits, state.stale
 
     def reread_all(self, told: Checkpoint, steps: Iterable[Step]) -> None:
@@ -125,6 +132,11 @@ class Context:
         self.rebuild()
         if len(self.view.tokens):
             self.reread()
+
+    def _check_step(self) -> None:
+        rows, tokens = self._engine.kv.rows, len(self.view.tokens)
+        if rows != tokens or self.torn:
+            raise EngineFault(f"the KV cache holds {rows} rows, the mirror {tokens} tokens: not in step")
 
     def _begin_at(self, told: Checkpoint, steps: Iterable[Step]) -> None:
         self._mirror, self.totals = Mirror(told.view), told.totals

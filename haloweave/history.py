@@ -12,10 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from haloweave.errors import EditConflict, InvalidEdit
-from haloweave.journal.base import mentions
 from haloweave.memory.edit import Edit
 
 KEPT = 128
@@ -95,8 +92,3 @@ class History:
         self._steps.append(replace(last, takes_back=key))
         alive = {step.revision for step in self._steps}
         self._settled = (self._settled | {key, last.revision}) & alive
-
-    def forget(self, uids: np.ndarray) -> None:
-        """Drop all steps if one of them holds a redacted token: nothing before a redaction can be undone."""
-        if any(step.edit is not None and mentions(step.edit, uids) for step in self._steps):
-            self._steps.clear()

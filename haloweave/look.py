@@ -75,6 +75,14 @@ class Why:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Said:
+    """Some text, and how many tokens it took."""
+
+    text: str
+    tokens: int
+
+
 def find(view: View, codec: Codec, text: str, *, any_case: bool = False) -> tuple[Run, ...]:
     """Where the context says `text`: the fewest tokens around each occurrence, found by its bytes.
 
@@ -92,11 +100,11 @@ def find(view: View, codec: Codec, text: str, *, any_case: bool = False) -> tupl
     return tuple(_run(view.tokens, pieces, a, b) for a, b in _merged(_slots(haystack, wanted, ends)))
 
 
-def open_reply(view: View, codec: Codec) -> str:
+def open_reply(view: View, codec: Codec) -> Said:
     """What the model has said at the end of the context, as far as it is still there."""
     theirs = np.flatnonzero(view.tokens.source != Source.MODEL)
     start = int(theirs[-1]) + 1 if len(theirs) else 0
-    return spell(codec, view.tokens.token_id[start:].tolist())
+    return Said(spell(codec, view.tokens.token_id[start:].tolist()), len(view.tokens) - start)
 
 
 def _bytes_as_read(text: str) -> bytes:

@@ -338,7 +338,6 @@ class Mind:
         self._check(edit)
         gone = tuple(sorted({int(u) for u in (*uids, *culled)}))
         done = self._commit(edit, redacts=gone)
-        self._context.history.forget(np.array(gone, np.int64))
         self._journal.redact(gone, self.state)
         return done
 
@@ -365,14 +364,17 @@ class Mind:
         """All that this mind is, for a snapshot; quick, but it copies every row."""
         return self._context.state(self.turn)
 
-    def resume(self, state: State, steps: Iterable[Step], records: Iterable[Record]) -> None:
+    def resume(
+        self, state: State, steps: Iterable[Step], records: Iterable[Record], last: Record | None = None
+    ) -> None:
         """Become what a snapshot tells, and do again what the journal tells since then, in passes of the same
-        shapes: every number comes out as it was. Aborts must be resolved.
+        shapes: every number comes out as it was. Aborts must be resolved. `last` is the birth or edit before
+        the snapshot.
 
         Raises JournalCorrupt, ModelCorrupt, InvalidInput or an EngineError if that cannot be done; then
         `reread` can.
         """
-        self._stand_at(self._context.resume(state, steps, records))
+        self._stand_at(self._context.resume(state, steps, records, last))
 
     def reread(self, told: Checkpoint, steps: Iterable[Step], last: Record | None = None) -> None:
         """Become what the journal tells, its tokens prefilled afresh: what survivors had learned from the

@@ -14,7 +14,7 @@ from typing import Literal
 
 from haloweave.errors import EngineError, InvalidInput, JournalCorrupt, JournalError, ModelCorrupt
 from haloweave.history import KEPT, Step
-from haloweave.journal.base import Aborted, Born, Checkpoint, Committed, State
+from haloweave.journal.base import Aborted, Born, Checkpoint, Committed, Record, State
 from haloweave.journal.fold import context_at, effective
 from haloweave.journal.keeper import Keeper
 from haloweave.journal.log import Log
@@ -74,7 +74,7 @@ def _from_snapshots(mind: Mind, keeper: Keeper) -> Resumed | str:
             state = _state(keeper, snapshot)
             steps = steps_before(keeper.log, snapshot.seq, state.checkpoint.view)
             since = list(effective(record for _, record in keeper.log.records(after=snapshot.seq)))
-            mind.resume(state, steps, since)
+            mind.resume(state, steps, since, _last_before(keeper.log, snapshot.seq))
         except _UNUSABLE as err:
             why = why or str(err)
             continue
@@ -91,8 +91,21 @@ def _state(keeper: Keeper, snapshot: Snapshot) -> State:
     return State(found[1], *keeper.shelf.read(snapshot, keeper.fingerprint, found[1]))
 
 
+def _last_before(log: Log, seq: int) -> Record | None:
+    """The birth or edit before record `seq`: a snapshot may be of the midst of a weave, and only that edit
+    tells how far it still has to go."""
+    aborted = False
+    for _, record in log.backwards(seq):
+        if isinstance(record, Born | Committed) and not aborted:
+            return record
+        if isinstance(record, Aborted | Born | Committed):
+            aborted = isinstance(record, Aborted)
+    return None
+
+
 def _reread(mind: Mind, log: Log, why: str) -> Resumed:
-    told, last = context_at(log)
+    told, _ = context_at(log)
+    last = _last_before(log, log.last + 1)
     mind.reread(told, steps_before(log, log.last, told.view), last)
     return Resumed("reread", prefilled=len(told.view.tokens), why=why)
 

@@ -3,10 +3,10 @@
 """The one thread that owns a mind: commands in, immutable events out.
 
 Knows minds, menders, keepers, threads and queues. Must not know screens, servers or backends. Everybody else
-talks to a mind only through here. A long command (reading, replying) is carried out event by event; between two events
-the runner does short acts that have come in meanwhile (a pin, a look), has the keeper take its snapshots,
-applies what a mender has ready, and sees whether it was interrupted. While nothing runs it sleeps, until
-somebody wants something, the mender has something, or one of them is due.
+talks to a mind only through here. A long command (reading, replying) is carried out event by event; between
+two events the runner does short acts that have come in meanwhile (a pin, a look), has the keeper take its
+snapshots, applies what a mender has ready, and sees whether it was interrupted. While nothing runs it sleeps,
+until somebody wants something, the mender has something, or one of them is due.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from haloweave.errors import Interrupted, MindClosed
+from haloweave.errors import HaloError, Interrupted, MindClosed
 from haloweave.events import Event, Notice, TurnEnded
 from haloweave.journal.base import State
 from haloweave.mending import Mender
@@ -54,8 +54,8 @@ class Attendant(Protocol):
 
 
 class Runner:
-    """Owns `mind`, `mender` and `keeper` from `start` to `stop`. `publish` is called on the runner's thread, once
-    per event; a repair is an event like any other, and may come while nothing else runs."""
+    """Owns `mind`, `mender` and `keeper` from `start` to `stop`. `publish` is called on the runner's thread,
+    once per event; a repair is an event like any other, and may come while nothing else runs."""
 
     def __init__(
         self,
@@ -119,8 +119,20 @@ class Runner:
             self._closed.set()
             self.interrupt()
             self._jobs.put(None)
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._thread is not threading.current_thread():
+            self._join()
+
+    def _join(self) -> None:
+        """Whoever stops a runner may touch its mind afterwards: so no Ctrl-C cuts the waiting short, it only
+        makes itself felt at the end of it."""
+        impatient: KeyboardInterrupt | None = None
+        while self._thread.is_alive():
+            try:
+                self._thread.join()
+            except KeyboardInterrupt as err:
+                impatient = err
+        if impatient is not None:
+            raise impatient
 
     def _refuse_if_closed(self) -> None:
         if self._closed.is_set() or not self._thread.is_alive():
@@ -197,14 +209,21 @@ class Runner:
         revision = self._mind.view.revision
         self._do_acts()
         if self._keeper is not None and not self._closed.is_set():
-            for text in self._keeper.tend(self._mind.state):
-                self._publish(Notice(text))
+            self._tend(self._keeper)
         if self._mender is None or self._closed.is_set():
             return
         if self._mind.view.revision != revision:
             self._mender.void()
         for event in self._mender.step(self._mind, self._interrupted.is_set):
             self._publish(event)
+
+    def _tend(self, keeper: Attendant) -> None:
+        try:
+            told = keeper.tend(self._mind.state)
+        except HaloError as err:  # the mind finds out by itself, when it next wants to write
+            told = [str(err)]
+        for text in told:
+            self._publish(Notice(text))
 
     def _do_acts(self) -> None:
         while True:

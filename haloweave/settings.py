@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     recall: RecallName = "auto"
     """Whether culled text comes back by itself when a person says what is like it (auto), when asked for
     (ask), or never (off)."""
-    recall_strong: float = Field(0.5, ge=0, le=1)
+    recall_strong: float = Field(0.4, ge=0, le=1)
     """Likeness (0 to 1) from which culled text comes back by itself."""
     recall_most: int = Field(2, ge=1)
     """Passages that may come back at once."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,8 +51,8 @@ from haloweave.resume import Resumed, resume
 from haloweave.settings import Settings, settings
 from haloweave.text import Codec
 
-_ELSEWHERE = frozenset({"minds"})
-"""Settings that are not the mind's own."""
+_ELSEWHERE = frozenset({"minds", "system"})
+"""Settings that a mind does not keep: where it lives, and what it was told first, which it has read."""
 
 Make = Callable[[Settings, Journal, Vault, Progress], tuple[Mind, Mapping[str, str]]]
 """Settings to an empty mind that writes to this journal, and the fingerprint of what it computes with."""
@@ -69,7 +69,9 @@ class Awake:
     recaller: Recaller | None
     settings: Settings
     unfinished: bool
-    """It was speaking when it was cut off, by no wish of its own."""
+    """It was speaking when it was cut off, by no wish of anybody's."""
+    unanswered: bool
+    """It was cut off before it could answer."""
 
 
 def minds(s: Settings) -> Minds:
@@ -81,34 +83,31 @@ def _own_folder() -> Path:
     return Path(platformdirs.user_data_dir("haloweave")) / "minds"
 
 
-def _merged(log: Log, now: Settings, given: Mapping[str, Any]) -> Settings:
-    told = log.get("settings")
-    if told is None:
-        return now
+def _own(log: Log) -> dict[str, Any]:
+    """The settings that a mind has kept; none if it is new. Raises JournalCorrupt."""
     try:
-        own = {
-            k: v for k, v in json.loads(told).items() if k in Settings.model_fields and k not in _ELSEWHERE
-        }
+        told = json.loads(log.get("settings") or "{}")
+        return {k: v for k, v in told.items() if k in Settings.model_fields and k not in _ELSEWHERE}
     except (ValueError, AttributeError, RecursionError) as err:
         raise JournalCorrupt(f"the mind's own settings cannot be read: {err}; restore a backup") from err
-    wished = {k: v for k, v in given.items() if v is not None}
-    if log.get("foreign") == "yes":
-        own = _trusted(own, wished)
-    return settings(**{**own, **wished})
 
 
-def _trusted(own: Mapping[str, Any], wished: Mapping[str, Any]) -> dict[str, Any]:
-    """An imported mind's settings, without what it may not decide: what is fetched and loaded here.
+def _merged(log: Log, now: Settings) -> Settings:
+    """A mind's own settings; what is set `now`, by an option or in the environment, comes first.
 
-    Raises InvalidInput if it was made with a model of no known name, and nobody says which to use.
+    Raises InvalidInput for an imported mind that was made with a model of no known name, if nobody says which
+    to use: it may not decide what is fetched and loaded here.
     """
-    known = {spec.name for spec in known_models()}
-    if own.get("model") not in known and "model" not in wished:
-        raise InvalidInput(
-            f"this mind was imported, and wants the model {own.get('model')!r}; if you trust that, say so: "
-            "--model NAME"
-        )
-    return {k: v for k, v in own.items() if k not in ("embedder", "repair_model")}
+    own = _own(log)
+    if log.get("foreign") == "yes":
+        known = {spec.name for spec in known_models()}
+        if own.get("model") not in known and "model" not in now.model_fields_set:
+            raise InvalidInput(
+                f"this mind was imported, and wants the model {own.get('model')!r}; if you trust that, say: "
+                "--model NAME"
+            )
+        own = {k: v for k, v in own.items() if k not in ("embedder", "repair_model")}
+    return settings(**{**own, **{k: getattr(now, k) for k in now.model_fields_set}})
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def wake(
         make = make or _real
         if (before := _unsettled(place, given)) is not None:
             with _up(place, before, make, progress) as awake:
-                _fit(awake, settings(**given), given)
+                _fit(awake, settings(**given))
         with _up(place, None, make, progress, given) as awake:
             yield awake
 
@@ -139,7 +138,7 @@ def _up(
     log = Log(place.database)
     try:
         if s is None:
-            s = _merged(log, settings(**(given or {})), given or {})
+            s = _merged(log, settings(**(given or {})))
         awake = _awoken(place, log, s, make, progress)
     except BaseException:
         log.close()
@@ -147,8 +146,6 @@ def _up(
     try:
         yield awake
     finally:
-        with suppress(JournalFailed):
-            log.put("asleep", "yes")
         awake.keeper.close(awake.mind.state)
 
 
@@ -165,17 +162,18 @@ def _unsettled(place: Place, given: Mapping[str, Any]) -> Settings | None:
     try:
         if log.get("settings") is None or log.get("foreign") == "yes":
             return None
-        own, new = _merged(log, settings(**given), {}), _merged(log, settings(**given), given)
-        cut_off = log.get("asleep") == "no" and any(getattr(own, f) != getattr(new, f) for f in _REPLAYED)
+        own, new = settings(**_own(log)), _merged(log, settings(**given))
+        behind = all(kept.seq < log.last for kept in Shelf.peek(place.snapshots))
+        cut_off = behind and any(getattr(own, f) != getattr(new, f) for f in _REPLAYED)
         too_large = new.budget < own.budget and len(context_at(log)[0].view.tokens) > new.budget
         return own if cut_off or too_large else None
     finally:
         log.close()
 
 
-def _fit(awake: Awake, now: Settings, given: Mapping[str, Any]) -> None:
+def _fit(awake: Awake, now: Settings) -> None:
     """Weave until the context fits the budget it shall have. Raises NoRoom."""
-    new = _merged(awake.keeper.log, now, given)
+    new = _merged(awake.keeper.log, now)
     if len(awake.mind.view.tokens) > new.budget:
         for _ in awake.mind.weave(new.budget - int(new.budget * new.slack)):
             pass
@@ -209,16 +207,26 @@ def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress)
         copies=Copies(place.backups),
         how=Keeping(every=s.snapshot_every),
     )
+    try:
+        return _brought_back(place, keeper, s, make, progress)
+    except BaseException:
+        keeper.close(None)
+        raise
+
+
+def _brought_back(place: Place, keeper: Keeper, s: Settings, make: Make, progress: Progress) -> Awake:
+    log = keeper.log
     mind, made_of = make(s, keeper, keeper, progress)
     keeper.fingerprint = dict(made_of)
     _keep_rows(keeper, place, s)
     _same_language(log, mind, s)
     resumed = resume(mind, keeper)
     _drop_rows(keeper, place, s)
-    unfinished = log.get("asleep") == "no" and mind.turn.role == "assistant"
+    cut_off = log.get("asleep") == "no"
     if resumed.how == "new":
         _introduce(log, mind, s)
         keeper.snapshot(mind.state())  # so that there is always one to go on from
+        log.put("born", "yes")
     log.put("settings", s.model_dump_json(exclude=set(_ELSEWHERE)))
     log.put("model", s.model)
     log.put("budget", str(s.budget))
@@ -232,9 +240,10 @@ def _awoken(place: Place, log: Log, s: Settings, make: Make, progress: Progress)
         mind,
         keeper,
         resumed,
-        Recaller(archive, how) if s.recall != "off" else None,
+        Recaller(keeper.archive, how) if s.recall != "off" else None,
         s,
-        unfinished,
+        unfinished=cut_off and mind.turn.role == "assistant",
+        unanswered=cut_off and mind.turn.role == "user",
     )
 
 
@@ -244,8 +253,9 @@ def _keep_rows(keeper: Keeper, place: Place, s: Settings) -> None:
         return
     try:
         keeper.rows = RowStore(place.rows, s.rows_quota * 10**6, fingerprint=keeper.fingerprint)
-    except JournalFailed as err:
-        keeper.note(f"rows of culled tokens are not kept: {err}")
+    except JournalFailed as err:  # it is only a cache; left there, no redaction would reach it
+        keeper.note(f"rows of culled tokens are lost, and no new ones kept: {err}")
+        _remove_rows(place)
 
 
 def _drop_rows(keeper: Keeper, place: Place, s: Settings) -> None:
@@ -254,6 +264,10 @@ def _drop_rows(keeper: Keeper, place: Place, s: Settings) -> None:
         return
     keeper.rows.close()
     keeper.rows = None
+    _remove_rows(place)
+
+
+def _remove_rows(place: Place) -> None:
     for file in place.folder.glob(place.rows.name + "*"):
         file.unlink()
 
@@ -264,7 +278,6 @@ def _introduce(log: Log, mind: Mind, s: Settings) -> None:
     log.put("id", uuid4().hex)
     log.put("created", datetime.now(UTC).isoformat(timespec="seconds"))
     introduce(mind, s)
-    log.put("born", "yes")
 
 
 def _same_language(log: Log, mind: Mind, s: Settings) -> None:

@@ -71,7 +71,7 @@ class WriteAhead:
     @property
     def empty(self) -> bool:
         """Nothing was read yet that a token could follow from."""
-        return self._context.logits is None
+        return self._context.logits is None and not self._context.stale
 
     def check(self, edit: Edit) -> None:
         """Raises EditConflict or InvalidEdit where `edit` does not fit the context."""
@@ -101,13 +101,17 @@ class WriteAhead:
         self,
         edit: Edit,
         *,
-        goal: int = 0,
+        goal: int | None = None,
         takes_back: int | None = None,
         redacts: tuple[int, ...] = (),
         rows: int = 0,
     ) -> Edit:
-        """Law 3: validate, journal, KV, mirror. The edit as it was carried out. For the other arguments see
-        `Committed`; Raises InvalidInput if the `rows` of a RESTORE are not kept any more."""
+        """Law 3: validate, journal, KV, mirror. The edit as it was carried out.
+
+        For the other arguments see `Committed`; without a `goal`, what a weave under way has to reach stays.
+        Raises InvalidInput if the `rows` of a RESTORE are not kept any more.
+        """
+        goal = self.goal if goal is None else goal
         if edit.surgery not in self._engine.kv.surgeries:
             edit = replace(edit, surgery=Surgery.RECOMPUTE)
         edit = edit.stamped(self.view.next_uid)
@@ -185,14 +189,20 @@ class WriteAhead:
         self._mend()
         return self._context.state(turn)
 
-    def resume(self, state: State, steps: Iterable[Step], records: Iterable[Record]) -> Turn:
+    def resume(
+        self, state: State, steps: Iterable[Step], records: Iterable[Record], last: Record | None = None
+    ) -> Turn:
         """Become what a snapshot tells, and do again what the journal tells since then, in passes of the same
-        shapes. Aborts must be resolved. Where the chat frame stands.
+        shapes. Aborts must be resolved. `last` is the birth or edit before the snapshot: a weave may have
+        been on its way. Where the chat frame stands.
 
         Raises JournalCorrupt, ModelCorrupt, InvalidInput or an EngineError if it cannot be done.
         """
+        self.goal = 0
         self._context.restore(state, steps)
         turn = state.checkpoint.turn
+        if last is not None:
+            self._after(last, turn)
         for record in records:
             if isinstance(record, Committed) and record.rows:
                 self._context.replay(record, self._kept(record.rows, record.edit))
@@ -207,9 +217,11 @@ class WriteAhead:
         if rows > most:
             raise InvalidInput(f"{rows} tokens to read again, the budget is {most}: raise it")
         self._check_ids(told.view.tokens.token_id)
+        self.goal = 0
         self._context.reread_all(told, steps)
-        for record in (Rebuilt(), Reread()):
-            self._journal.write(record)
+        if len(told.view.tokens):
+            for record in (Rebuilt(), Reread()):
+                self._journal.write(record)
         return told.turn if last is None else self._after(last, told.turn)
 
     def _after(self, record: Record, turn: Turn) -> Turn:

@@ -7,11 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import FakeEngine, fake_mind
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from whole import all_of, assert_whole
 
 from haloweave import look
@@ -362,3 +365,66 @@ def test_a_reply_goes_on_where_it_was_killed(home: Home) -> None:
     rest = all_of(back.mind.reply(HOW, 60 - len(heard)))
     heard += [e.token_id for e in rest if isinstance(e, Spoke) and e.token_id >= 0]
     assert heard == whole
+
+
+def _attempt(act: Callable[[Mind], Any], mind: Mind) -> str:
+    """Do it, or be refused by a typed error."""
+    try:
+        act(mind)
+    except HaloError as err:
+        return type(err).__name__
+    return "done"
+
+
+def _run(mind: Mind, at: int, size: int) -> list[int]:
+    """Uids of a short run of tokens somewhere."""
+    uids = mind.view.tokens.uid
+    start = at % max(len(uids), 1)
+    return [int(u) for u in uids[start : start + size]]
+
+
+def _any_act(kind: int, at: int, size: int) -> Callable[[Mind], Any]:
+    text = "".join(chr(97 + (at * 7 + n * n) % 26) if n % 5 else " " for n in range(4 * size))
+    source = (Source.USER, Source.LOG, Source.TOOL, Source.MEMORY)[at % 4]
+    acts: tuple[Callable[[Mind], Any], ...] = (
+        lambda m: all_of(m.listen(f"{text}\n{text[::-1]}\n", source, fresh=bool(at % 3))),
+        lambda m: all_of(m.reply(HOW, size)),
+        lambda m: said(m, size),
+        lambda m: m.commit(delete(m.view, _run(m, at, size))),
+        lambda m: m.commit(substitute(m.view, _run(m, at, size), list(b"xyz"))),
+        lambda m: m.commit(pin(m.view, _run(m, at, size), bool(at % 2))),
+        lambda m: m.commit(boost(m.view, _run(m, at, size), float(at % 256))),
+        lambda m: m.undo(),
+        lambda m: all_of(m.weave(40 + at % 80)),
+        lambda m: m.redact(_run(m, at, size)),
+    )
+    return acts[kind % len(acts)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 999), st.integers(1, 24), st.booleans()), max_size=14
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_any_life_with_any_kills_is_the_life_without(acts: list[tuple[int, int, int, bool]]) -> None:
+    with TemporaryDirectory() as folder:
+        home, straight = Home(Path(folder) / "killed", every=9), Home(Path(folder) / "straight", every=10**6)
+        home.folder.mkdir()
+        straight.folder.mkdir()
+        alive, other = home.open(), straight.open()
+        alive.keeper.snapshot(alive.mind.state())
+        try:
+            for kind, at, size, killed in acts:
+                act = _any_act(kind, at, size)
+                assert _attempt(act, alive.mind) == _attempt(act, other.mind)
+                alive.tend()
+                if killed:
+                    alive.die()
+                    alive = home.open()
+                    assert alive.resumed.how in ("snapshot", "replayed")
+                    assert_whole(alive.mind)
+                alike(alive.mind, other.mind)
+        finally:
+            alive.die()
+            other.die()

@@ -109,6 +109,12 @@ class Session:
             continue
         return answer.result()
 
+    def at_work(self, working: bool) -> None:
+        """Note on disk, where a mind is kept, whether being cut off now would be by nobody's wish."""
+        if self.kept is not None:
+            log, state = self.kept.keeper.log, "no" if working else "paused"
+            self.ask(lambda mind: None if log.get("asleep") == state else log.put("asleep", state))
+
     def hear(self, text: str) -> Work:
         """A person says something; where a mind is kept, what it was strongly like comes back first."""
         recaller = self.kept.recaller if self.kept else None

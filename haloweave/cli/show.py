@@ -10,6 +10,7 @@ characters and marks still tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.style import Style
@@ -19,9 +20,12 @@ from rich.text import Text
 from haloweave import look
 from haloweave.cli.tools import safe
 from haloweave.memory.edit import Edit
-from haloweave.memory.tokens import FULL, View
+from haloweave.memory.tokens import FULL, Source, View
 from haloweave.mending import Stats
 from haloweave.text import Codec, spell
+
+if TYPE_CHECKING:
+    from haloweave.journal.archive import Provenance
 
 RAMP = (
     ("#b4b4cc", "#17172b"),
@@ -122,6 +126,17 @@ def reasons(found: Sequence[look.Why]) -> Table:
             "; ".join(why.reasons),
         )
     return table
+
+
+def provenance(told: Provenance) -> str:
+    """Where a memory comes from, in words."""
+    who = {Source.USER: "you said it", Source.MODEL: "the model said it", Source.SYSTEM: "the system turn"}
+    whose = who.get(told.source, f"it came in as {told.source.name.lower()} text")
+    culled = f", culled from tick {told.culls[0].tick} on" if told.culls else ""
+    times = f", recalled {len(told.recalls)} times" if len(told.recalls) > 1 else ""
+    around = f" It stood after “{one_line(told.before[-60:], 60)}”." if told.before.strip() else ""
+    text = one_line(told.passage.text, 120)
+    return f"remembered: “{text}”: {whose} at tick {told.ticks[0]}{culled}{times}.{around}"
 
 
 def changes(edit: Edit, codec: Codec) -> list[str]:

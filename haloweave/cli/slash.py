@@ -31,6 +31,7 @@ from haloweave.memory.tokens import FULL, Source
 from haloweave.mind import Mind
 
 if TYPE_CHECKING:
+    from haloweave.journal.archive import Archive, Provenance
     from haloweave.journal.log import Log
     from haloweave.runner import Work
     from haloweave.settings import Settings
@@ -110,11 +111,11 @@ class Hands:
         removed = self._session.ask(lambda mind: _redact(mind, argument, log))
         rows = sum(t.recomputed for t in removed)
         quoted = ", ".join(t.quoted for t in removed if t.runs)
-        culled = sum(t.tokens for t in removed if not t.runs)
-        before = f"{culled} tokens of what was culled before" if culled else ""
-        living = f"{sum(t.tokens for t in removed if t.runs)} tokens: {quoted}" if quoted else ""
+        tokens = sum(t.tokens for t in removed)
+        living = f"{tokens} tokens{', some of them culled before' if not removed[0].runs else ''}"
+        living += f": {quoted}" if quoted else ""
         self._tools.tell(
-            f"removed {' and '.join(filter(None, [living, before]))}; {rows} rows that had seen them were "
+            f"removed {living}; {rows} rows that had seen them were "
             f"computed again. This cannot be undone{_reach(self._session.kept)}."
         )
         left = self._session.ask(lambda mind: look.find(mind.view, mind.codec, argument, any_case=True))
@@ -173,6 +174,11 @@ class Hands:
         """Why tokens live: the brightest, or those of a text."""
         found = self._session.ask(lambda mind: _why(mind, argument))
         self._tools.out.print(show.reasons(found))
+        if self._session.kept is not None:
+            archive = self._session.kept.keeper.archive
+            uids = [w.token.uid for w in found if w.token.source == Source.MEMORY.name]
+            for told in self._session.ask(lambda mind: _origins(archive, uids)):
+                self._tools.tell(show.provenance(told))
 
     def undo(self, argument: str) -> None:
         """Take the newest edit back."""
@@ -295,20 +301,16 @@ def _commit(mind: Mind, text: str, make: Callable[..., Edit]) -> Touched:
 
 
 def _reach(kept: Awake | None) -> str:
-    return "" if kept is None else "; journal, archive, snapshots and backups hold it no more, exports may"
+    if kept is None:
+        return ""
+    return ". Journal, archive, snapshots and backups no longer hold it; files you exported may"
 
 
 def _redact(mind: Mind, text: str, log: Log | None) -> list[Touched]:
     """Until the text is nowhere: what stood around a removed text may close up to the same text."""
-    removed: list[Touched] = []
-    if log is not None and text:
-        said = {uid for place in log.occurrences(text, any_case=True) for uid in place}
-        culled = sorted(said.difference(mind.view.tokens.uid.tolist()))
-        if culled:
-            done = mind.redact([], culled=culled)
-            removed.append(Touched((), len(culled), done, recomputed=done.rows))
-        if culled and not look.find(mind.view, mind.codec, text, any_case=True):
-            return removed
+    removed = [] if log is None or not text else _redact_said(mind, text, log)
+    if removed and not look.find(mind.view, mind.codec, text, any_case=True):
+        return removed
     runs = _find(mind, text)
     any_case = not look.find(mind.view, mind.codec, text)
     while runs:
@@ -319,6 +321,20 @@ def _redact(mind: Mind, text: str, log: Log | None) -> list[Touched]:
     return removed
 
 
+def _redact_said(mind: Mind, text: str, log: Log) -> list[Touched]:
+    """Wherever it was ever said, with as much of it as is left in the context."""
+    said = {uid for place in log.occurrences(text, any_case=True) for uid in place}
+    alive = set(mind.view.tokens.uid.tolist())
+    culled = sorted(said - alive)
+    if not culled:
+        return []
+    here = look.find(mind.view, mind.codec, text, any_case=True)
+    living = sorted({*(said & alive), *_uids(here)})
+    done = mind.redact(living, culled=culled)
+    told = [Touched((), len(culled), done, recomputed=done.rows)]
+    return [*told, Touched(here, len(living), done)] if living else told
+
+
 def _why(mind: Mind, text: str) -> list[look.Why]:
     view = mind.view
     if not text:
@@ -326,6 +342,12 @@ def _why(mind: Mind, text: str) -> list[look.Why]:
     else:
         slots = [s for r in _find(mind, text) for s in range(r.start, r.start + len(r.uids))]
     return look.why(view, mind.codec, mind.laws, slots[:_EXPLAINED])
+
+
+def _origins(archive: Archive, uids: Sequence[int]) -> list[Provenance]:
+    """Where the memories among these tokens come from."""
+    passages = {p.id: p for uid in uids if (p := archive.recalled_by(uid)) is not None}
+    return [archive.why(p) for p in passages.values()]
 
 
 def _text_and_number(argument: str) -> tuple[str, float]:

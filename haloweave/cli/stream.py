@@ -74,7 +74,9 @@ def stream(
     found = readers(files, lines=source is not Speaker.USER)
     woken = kept(tools, mind, given) if mind is not None else awake(tools, s)
     with woken as session, (JsonReport if as_json else PlainReport)(tools) as report:
-        s = session.kept.settings if session.kept is not None else s
+        if session.kept is not None:
+            s = session.kept.settings
+            tools.say(f"{session.kept.name}: {session.kept.resumed}")
         turns = [(file, Source[source.name]) for file in found]
         reading = ingest.read(session, turns, report, every=every)
         stopped = ingest.ask(session, ask or (), sampling(s), s.limit, report)

@@ -56,7 +56,10 @@ class Talk:
         """Talk until the person leaves; the exit code."""
         if self._live:
             self._welcome()
-        self._pick_up()
+        try:
+            self._pick_up()
+        except HaloError as err:
+            self._tools.fail(str(err))
         for line in self._lines():
             try:
                 if not self._take(line):
@@ -75,7 +78,11 @@ class Talk:
         if kept.unfinished:
             self._tools.say("It was cut off in mid-sentence, and goes on:")
             so_far = look.open_reply(self._session.view(), self._session.codec)
-            self._play(lambda mind: mind.reply(self._how, self._settings.limit), so_far)
+            left = self._settings.limit - so_far.tokens
+            if left > 0:
+                self._play(lambda mind: mind.reply(self._how, left), so_far.text)
+        elif kept.unanswered:
+            self._tools.say("It was cut off before it could answer; say it again, or go on.")
 
     def _take(self, line: str) -> bool:
         """One line from the person; whether to go on."""
@@ -92,6 +99,7 @@ class Talk:
 
     def _play(self, work: Work, said: str = "") -> None:
         """Show what the work brings, after what was `said` before."""
+        self._session.at_work(True)
         with no_echo(), Stage(self._tools.out, strip=self._heat) as stage:
             stage.push(said)
             try:
@@ -113,12 +121,18 @@ class Talk:
                 stage.note(event.text)
             elif isinstance(event, Recalled) and self._live:
                 stage.note(f"(remembers: “{show.one_line(event.text, 72)}”)")
-            elif isinstance(event, TurnEnded) and event.reason in _ENDINGS and self._live:
-                stage.note(_ENDINGS[event.reason])
+            elif isinstance(event, TurnEnded):
+                self._note_ending(event, stage)
             elif isinstance(event, Edited):
                 self._note_repair(event)
         if repaired := self._of_repairs():
             stage.note(repaired)
+
+    def _note_ending(self, ended: TurnEnded, stage: Stage) -> None:
+        if ended.reason in _ENDINGS and self._live:
+            stage.note(_ENDINGS[ended.reason])
+        if ended.reason == "interrupted":
+            self._session.at_work(False)
 
     # ---- repairs, told when a turn is over ---------------------------------------------------------
 

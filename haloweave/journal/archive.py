@@ -218,6 +218,13 @@ class Archive:
             rows: list[tuple[Any, ...]] = db.execute(sql, (passage.id,)).fetchall()
         return tuple(Recall(*row) for row in rows)
 
+    def recalled_by(self, uid: int) -> Passage | None:
+        """The passage that a memory's token brings back; None if it brings back none."""
+        with reading(self._log) as db:
+            sql = "SELECT passage FROM recalls WHERE ? BETWEEN first_uid AND last_uid"
+            found = db.execute(sql, (uid,)).fetchone()
+        return None if found is None else self._passages([found[0]]).get(found[0])
+
     def counts(self) -> Counts:
         """How much there is of everything."""
         return _counts(self._log)

@@ -129,13 +129,19 @@ class Copies:
         return target
 
     def scrub(self, uids: Sequence[int]) -> None:
-        """Redact these tokens in every backup. Raises JournalFailed or JournalCorrupt; then some backup may
-        still hold them, and this has to be done again."""
+        """Redact these tokens in every backup. Raises the first JournalError once all have been tried; then
+        some backup may still hold them, and this has to be done again."""
         if not self._disk.exists(self._folder):
             return
+        failed: list[JournalError] = []
         with self._alone():
             for path in self.all():
-                _scrub(path, uids)
+                try:
+                    _scrub(path, uids)
+                except JournalError as err:
+                    failed.append(err)
+        if failed:
+            raise failed[0]
 
     def _free_name(self) -> Path:
         stamp = self._now().strftime("%Y%m%dT%H%M%S")

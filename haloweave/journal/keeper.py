@@ -10,6 +10,7 @@ worker thread that never sees the mind, only values.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,8 @@ from haloweave.memory.tokens import COLUMNS, Tokens
 
 _BATCH = 16
 """Passages embedded at once."""
+_UNSCRUBBED = "unscrubbed"
+"""Name under which the log keeps the uids that backups have yet to forget."""
 _TOKEN = "token."
 """Prefix of a token's own columns beside the rows that are kept of it."""
 
@@ -96,22 +99,42 @@ class Keeper:
     def finish_redaction(self, state: Callable[[], State]) -> None:
         """Carry out what was promised to be redacted; nothing if all is done. Raises JournalFailed."""
         uids = self.log.pending()
-        if not uids:
-            return
-        self._settle(discard=True)
+        if uids:
+            self._settle(discard=True)
+            self._redact_here(state, uids)
+        self._redact_copies()
+
+    def _redact_here(self, state: Callable[[], State], uids: Sequence[int]) -> None:
+        """In all that is the mind's own; that the backups are still to be done is noted with it."""
+        self.log.put(_UNSCRUBBED, json.dumps(sorted({*self._unscrubbed(), *uids})))
+        seq = None
         try:
             seq = self._snapshot(state())
         except JournalError as err:
             if self.log.failed:
                 raise
-            seq = None
             self._notices.append(f"redacted, but without a new snapshot ({err}): a restart will read again")
         self.shelf.clear(seq)
         if self.rows is not None:
             self.rows.clear()  # what neighbours learned from the redacted is in their rows too
-        if self._copies is not None:
-            self._copies.scrub(uids)
         self.log.scrub()
+
+    def _redact_copies(self) -> None:
+        """In the backups. One that is damaged keeps nobody from waking; it is told of until it is gone."""
+        uids = self._unscrubbed()
+        if not uids:
+            return
+        try:
+            if self._copies is not None:
+                self._copies.scrub(uids)
+            self.log.put(_UNSCRUBBED, "[]")
+        except JournalError as err:
+            if self.log.failed:
+                raise
+            self._notices.append(f"a backup may still hold what was redacted ({err}); remove it, or mend it")
+
+    def _unscrubbed(self) -> list[int]:
+        return [int(uid) for uid in json.loads(self.log.get(_UNSCRUBBED) or "[]")]
 
     # ---- Vault -------------------------------------------------------------------------------------
 
@@ -178,8 +201,10 @@ class Keeper:
         """Take a last snapshot (unless `state` is None, or the newest is current) and let go of all files."""
         try:
             self._settle()
-            if state is not None and self._since and not self.log.failed:
-                self._snapshot(state())
+            if state is not None and not self.log.failed:
+                if self._since:
+                    self._snapshot(state())
+                self.log.put("asleep", "yes")
         finally:
             if self._worker is not None:
                 self._worker.shutdown()
@@ -199,6 +224,7 @@ class Keeper:
         except JournalError as err:
             if self.log.failed:
                 raise
+            self._since = 1
             self._notices.append(f"no snapshot: {err}")
 
     def _snapshot(self, state: State) -> int:
@@ -239,7 +265,7 @@ class Keeper:
         def work() -> Callable[[], None]:
             try:
                 vectors = embedder.embed(texts)
-            except HaloError:
+            except Exception:
                 self._mute = True
                 raise
 
@@ -257,30 +283,44 @@ class Keeper:
         self._job = Future()
         try:
             self._job.set_result(work())
-        except HaloError as err:
+        except Exception as err:  # noqa: BLE001  (as a worker would: told by `_take_over`)
             self._job.set_exception(err)
         self._take_over()
 
     def _take_over(self, *, discard: bool = False) -> None:
+        """What the worker did: carry out the rest of it here. What failed is told, and stops no mind."""
         if self._job is None or not self._job.done():
             return
         job, self._job = self._job, None
         err = job.exception()
+        if discard:
+            return
         if err is None:
-            if not discard:
-                job.result()()
+            self._carry_out(job.result())
         elif isinstance(err, HaloError):
             self._notices.append(str(err))
         else:
-            raise err
+            self._notices.append(f"failed in the background: {type(err).__name__}: {err}")
+
+    def _carry_out(self, outcome: Callable[[], None]) -> None:
+        """What failed here and left the log alive is not what a mind should stop for."""
+        try:
+            outcome()
+        except JournalError as err:
+            if self.log.failed:
+                raise
+            self._notices.append(str(err))
 
     def _settle(self, *, discard: bool = False) -> None:
         """Wait for the worker; with `discard` its outcome is thrown away, and a snapshot is broken off."""
-        if self._job is not None:
-            if discard:
-                self._cancelled.set()
+        if self._job is None:
+            return
+        if discard:
+            self._cancelled.set()
+        try:
             self._job.exception()
             self._take_over(discard=discard)
+        finally:
             self._cancelled.clear()
 
 

@@ -46,6 +46,10 @@ class Recalled:
     passage: int
     """Its number in the archive."""
     text: str
+    source: Source
+    """Who wrote it."""
+    tick: int
+    """When."""
     score: float
     """0..1, how much it is like what called for it."""
     tokens: int

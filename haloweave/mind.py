@@ -15,6 +15,7 @@ Whatever is interrupted, is interrupted between ticks: mirror and KV agree whene
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -33,7 +34,7 @@ from haloweave.memory.edit import Edit, Surgery
 from haloweave.memory.laws import Laws
 from haloweave.memory.mirror import Mirror
 from haloweave.memory.plan import Marker, Proposal, check_act, delete, plan, propose, restored
-from haloweave.memory.tokens import Source, Tokens, View
+from haloweave.memory.tokens import FULL, Source, Tokens, View
 from haloweave.scribe import Opening, Scribe, Segment, packed
 from haloweave.text import Codec, Speech, spell
 from haloweave.write_ahead import WriteAhead
@@ -41,6 +42,16 @@ from haloweave.write_ahead import WriteAhead
 MARKER_TEXT = "[...]\n"
 
 _SPEAKERS = frozenset(Source) - {Source.CONTROL, Source.MARKER}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a memory comes from."""
+
+    passage: int
+    """Its number in the archive, from 1 on."""
+    source: Source
+    """Who wrote it."""
 
 
 class Mind:
@@ -118,12 +129,12 @@ class Mind:
         pinned: bool = False,
         fresh: bool = True,
         score: bool = False,
-        origin: int = 0,
+        origin: Origin | None = None,
     ) -> Iterator[Event]:
         """Read text of any length, one event a forward pass; weaves between passes.
 
         An iterable is read as it comes (a growing log). `fresh=False` goes on in an open turn of the
-        same role. `origin` is the archived passage that a memory comes from. Raises NoRoom if nothing more
+        same role. `origin` is what a memory comes from. Raises NoRoom if nothing more
         may be culled; what was read until then stays.
         """
         if source not in _SPEAKERS:
@@ -159,7 +170,9 @@ class Mind:
         if opening.tokens:
             yield Fed(Source.CONTROL, opening.tokens, self.rows)
 
-    def _feed(self, chunk: Sequence[Segment], source: Source, score: bool, origin: int) -> Iterator[Event]:
+    def _feed(
+        self, chunk: Sequence[Segment], source: Source, score: bool, origin: Origin | None
+    ) -> Iterator[Event]:
         count = sum(len(s.ids) for s in chunk)
         yield from self.make_room(count)
         before = self._context.logits() if score else None
@@ -180,13 +193,17 @@ class Mind:
         turn: Turn | None = None,
         sampled: bool = False,
         scored: bool = False,
-        origin: int = 0,
+        origin: Origin | None = None,
     ) -> Forward:
         """One forward pass; afterwards the frame stands at `turn`, or where it stood."""
         stands = turn or self._scribe.stands()
-        return self._context.tick(self._born(chunk), stands, sampled=sampled, scored=scored, origin=origin)
+        passage = origin.passage if origin else 0
+        born = self._born(chunk, origin)
+        return self._context.tick(born, stands, sampled=sampled, scored=scored, origin=passage)
 
-    def _born(self, chunk: Sequence[Segment]) -> Tokens:
+    def _born(self, chunk: Sequence[Segment], origin: Origin | None) -> Tokens:
+        """New tokens; what is remembered shines no brighter than it did when it was new."""
+        most = self._brightness.birth(origin.source) if origin else FULL
         uid, parts = self.view.next_uid, []
         for s in chunk:
             parts.append(
@@ -194,7 +211,7 @@ class Mind:
                     s.ids,
                     first_uid=uid,
                     source=s.source,
-                    brightness=self._brightness.birth(s.source),
+                    brightness=min(self._brightness.birth(s.source), most),
                     tick=self.view.tick,
                     unit=s.unit,
                     pinned=s.pinned,

@@ -16,14 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from haloweave.errors import InvalidInput
-from haloweave.events import Event, Recalled
-from haloweave.journal.archive import Archive, Found, Passage
+from haloweave.errors import InvalidInput, NoRoom
+from haloweave.events import Event, Notice, Recalled
+from haloweave.journal.archive import Archive, Found, Passage, Recall
 from haloweave.journal.keeper import Keeper
+from haloweave.memory.laws import WHOLE
 from haloweave.memory.tokens import Source
-from haloweave.mind import Mind
+from haloweave.mind import Mind, Origin
 
 _SEARCHED = 12
+_WORDS, _FRAME = 64, 16
+"""Tokens of what is said, and of the frame around it, that are to have room beside a memory."""
 _CROWD = 5
 """Places below the best, where nothing is any more that says the same once again."""
 _ASKS = frozenset("?？؟")
@@ -63,11 +66,13 @@ class Recaller:
 
     def hear(self, mind: Mind, text: str) -> Iterator[Event]:
         """A person says something in a new turn; what it is strongly like comes first, in the same turn."""
-        fresh = True
-        for event in self._remember(mind, self.called(mind, text)):
-            fresh = fresh and not isinstance(event, Recalled)
-            yield event
-        yield from mind.listen(text, Source.USER, fresh=fresh)
+        before = mind.turn
+        words = min(len(mind.codec.encode([text])[0]), _WORDS)
+        try:
+            yield from self._remember(mind, self.called(mind, text), beside=words)
+        except NoRoom as err:  # what is said now is worth more than what was said once
+            yield Notice(f"nothing more came back to mind: {err}")
+        yield from mind.listen(text, Source.USER, fresh=mind.turn == before)
 
     def called(self, mind: Mind, text: str) -> tuple[Found, ...]:
         """What comes back by itself when a person says `text`."""
@@ -109,7 +114,7 @@ class Recaller:
         yield from mind.make_room(len(dead))
         number, tokens = kept
         yield mind.restore(tokens, number)
-        yield Recalled(best.passage.id, best.passage.text, best.score, len(dead), mind.rows)
+        yield _recalled(best, len(dead), mind)
 
     def search(self, mind: Mind, query: str) -> tuple[Found, ...]:
         """What is like `query` and not in the context now, best first."""
@@ -122,26 +127,54 @@ class Recaller:
         uid = mind.view.tokens.uid
         if np.isin(passage.uids, uid).all():
             return True
-        recalls = self._archive.recalls(passage)
-        return any(bool(np.isin(np.arange(r.first_uid, r.last_uid + 1), uid).all()) for r in recalls)
+        return any(bool(np.isin(span, uid).all()) for span in _whole(self._archive.recalls(passage)))
 
-    def _remember(self, mind: Mind, found: Sequence[Found], *, whole: bool = False) -> Iterator[Event]:
+    def _remember(
+        self, mind: Mind, found: Sequence[Found], *, whole: bool = False, beside: int = 0
+    ) -> Iterator[Event]:
         """At the tail, in one turn, oldest first; what does not fit is left where it is, unless all of it was
-        asked for."""
+        asked for. Raises NoRoom, before anything is read, unless `beside` more tokens find room as well."""
         left, chosen = self._how.rows, []
         for f in found:
-            size = len(mind.codec.encode([memory(f.passage.text)])[0])
+            size = len(mind.codec.encode([memory(f.passage)])[0])
             if whole or size <= left:
                 left -= size
                 chosen.append((f, size))
+        if chosen:
+            yield from mind.make_room(sum(size for _, size in chosen) + beside + _FRAME)
         fresh = True
         for f, size in sorted(chosen, key=lambda pair: pair[0].passage.first_uid):
-            text = memory(f.passage.text)
-            yield from mind.listen(text, Source.MEMORY, fresh=fresh, origin=f.passage.id)
-            yield Recalled(f.passage.id, f.passage.text, f.score, size, mind.rows)
+            origin = Origin(f.passage.id, f.passage.source)
+            yield from mind.listen(memory(f.passage), Source.MEMORY, fresh=fresh, origin=origin)
+            yield _recalled(f, size, mind)
             fresh = False
 
 
-def memory(text: str) -> str:
-    """A culled text as it comes back: on a line of its own."""
-    return f"{text.strip()}\n"
+def memory(passage: Passage) -> str:
+    """A culled text as it comes back: on a line of its own, and if a log or tool wrote it, it says so. What a
+    tool said must not pass for what the person said (MINJA, arXiv 2503.03704)."""
+    text = passage.text.strip()
+    if passage.source in WHOLE:
+        who = passage.source.name.lower()
+        text = "\n".join(f"[{who}] {line}" for line in text.splitlines())
+    return f"{text}\n"
+
+
+def _recalled(found: Found, tokens: int, mind: Mind) -> Recalled:
+    passage = found.passage
+    return Recalled(
+        passage.id, passage.text, passage.source, passage.first_tick, found.score, tokens, mind.rows
+    )
+
+
+def _whole(recalls: Sequence[Recall]) -> Iterator[np.ndarray]:
+    """The uids of each memory: one that was read in several passes has an entry for each of them."""
+    first = last = -1
+    for r in sorted(recalls, key=lambda r: r.first_uid):
+        if r.first_uid != last + 1 or first < 0:
+            if first >= 0:
+                yield np.arange(first, last + 1)
+            first = r.first_uid
+        last = r.last_uid
+    if first >= 0:
+        yield np.arange(first, last + 1)

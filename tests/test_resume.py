@@ -19,8 +19,8 @@ from whole import all_of, assert_whole
 
 from haloweave import look
 from haloweave.engine.sampling import Sampling
-from haloweave.errors import EngineFault, HaloError
-from haloweave.events import Spoke
+from haloweave.errors import EngineFault, HaloError, InvalidInput
+from haloweave.events import Notice, Recalled, Spoke
 from haloweave.journal.archive import Archive
 from haloweave.journal.copies import Copies
 from haloweave.journal.fold import context_at
@@ -28,10 +28,12 @@ from haloweave.journal.keeper import Keeper, Keeping
 from haloweave.journal.log import Log
 from haloweave.journal.rows import RowStore
 from haloweave.journal.snapshot import Shelf
+from haloweave.memory.brightness import Halo
 from haloweave.memory.edit import Edit
 from haloweave.memory.plan import boost, delete, pin, substitute
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
+from haloweave.recall import Recaller, Recalling
 from haloweave.resume import Resumed, resume
 
 HOW = Sampling(temperature=0.9, seed=7, repetition_penalty=1.1)
@@ -428,3 +430,139 @@ def test_any_life_with_any_kills_is_the_life_without(acts: list[tuple[int, int, 
         finally:
             alive.die()
             other.die()
+
+
+def _secret(home: Home) -> tuple[Alive, list[int]]:
+    """A mind that was told a secret, and the uids of it."""
+    alive = home.open()
+    LIFE[0](alive.mind)
+    all_of(alive.mind.listen("the vault opens with quixotic-zanzibar-77, remember", Source.USER))
+    alive.keeper.snapshot(alive.mind.state())
+    return alive, uids_of(alive.mind, "quixotic-zanzibar-77")
+
+
+def _nowhere(home: Home, *words: bytes) -> bool:
+    files = [f for f in home.folder.rglob("*") if f.is_file()]
+    return not any(word in f.read_bytes().lower() for f in files for word in words)
+
+
+def test_nothing_is_undone_over_a_redaction_finished_at_the_next_start(home: Home, monkeypatch: Any) -> None:
+    alive, uids = _secret(home)
+    monkeypatch.setattr(alive.keeper, "finish_redaction", lambda state: None)
+    alive.mind.redact(uids)
+    alive.die()
+    back = home.open()
+    with pytest.raises(InvalidInput, match="nothing left to undo"):
+        back.mind.undo()
+    assert "quixotic" not in back.mind.text()
+    back.die()
+    assert _nowhere(home, b"quixotic", b"zanzibar")
+
+
+def test_a_damaged_backup_stops_neither_a_redaction_nor_a_waking(home: Home) -> None:
+    alive, uids = _secret(home)
+    copies = Copies(home.folder / "backups")
+    whole, damaged = copies.make(alive.keeper.log), copies.make(alive.keeper.log)
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    alive.mind.redact(uids)
+    assert any(damaged.name in told for told in alive.keeper.tend(alive.mind.state))
+    alive.die()
+    back = home.open()
+    assert any(damaged.name in told for told in back.keeper.tend(back.mind.state))
+    back.die()
+    for file in (home.folder / "mind.db", whole):
+        assert b"quixotic" not in file.read_bytes()
+    damaged.unlink()
+    back = home.open()
+    assert back.keeper.tend(back.mind.state) == []
+    back.die()
+    assert _nowhere(home, b"quixotic", b"zanzibar")
+
+
+def test_an_error_after_the_pass_leaves_mirror_and_journal_agreeing(home: Home, monkeypatch: Any) -> None:
+    alive = home.open()
+    LIFE[0](alive.mind)
+    alive.keeper.snapshot(alive.mind.state())
+
+    def fails(view: Any, sample: Any) -> Any:
+        raise MemoryError
+
+    policy = alive.mind._brightness
+    with monkeypatch.context() as patched:
+        patched.setattr(type(policy), "update", lambda self, view, sample: fails(view, sample))
+        with pytest.raises(MemoryError):
+            all_of(alive.mind.listen("lost"))
+    assert_whole(alive.mind)
+    said(alive.mind, 3)
+    alive.die()
+    back = home.open()
+    alike(back.mind, alive.mind)
+
+
+def test_an_act_within_a_weave_does_not_make_it_forget_its_goal(home: Home) -> None:
+    alive = home.open(kills_per_round=1)
+    all_of(alive.mind.listen("words that fill it all, one after another. " * 4))
+    alive.keeper.snapshot(alive.mind.state())
+    running = alive.mind.weave(90)
+    next(running)
+    next(running)
+    alive.mind.commit(pin(alive.mind.view, alive.mind.view.tokens.uid[60:62].tolist()))
+    alive.die()
+    back = home.open(kills_per_round=1)
+    said(back.mind, 1)
+    assert back.mind.rows == 91
+
+
+class _Broken:
+    name, dim = "broken", 4
+
+    def embed(self, texts: Any) -> Any:
+        raise RuntimeError("out of order")
+
+
+def test_an_embedder_that_fails_is_told_of_once_and_stops_nothing(home: Home) -> None:
+    log = Log(home.folder / "mind.db")
+    shelf = Shelf(home.folder / "snapshots")
+    keeper = Keeper(log, shelf, Archive(log, _Broken()), MADE_OF, how=Keeping(idle=0), background=False)
+    mind = fake_mind(budget=128, journal=keeper, engine=FakeEngine(max_rows=128), says=None)
+    all_of(mind.listen("first one thing is said. Then another thing is said, and more. " * 5))
+    told = [text for _ in range(6) for text in keeper.tend(mind.state)]
+    assert [text for text in told if "out of order" in text] == [
+        "failed in the background: RuntimeError: out of order"
+    ]
+    assert keeper.due() is None
+    keeper.close(mind.state)
+
+
+def test_what_does_not_fit_beside_a_memory_is_heard_without_it(home: Home) -> None:
+    alive = home.open()
+    mind = alive.mind
+    all_of(mind.listen("The beekeeper of Lerwick is called Tamsin Halcrow."))
+    for n in range(8):
+        all_of(mind.listen(f"and now for something else, number {n}"))
+    said_since = uids_of(mind, "and now for something else")
+    mind.commit(delete(mind.view, said_since[:40]))
+    mind.commit(pin(mind.view, mind.view.tokens.uid[4:].tolist()))
+    assert 30 < 128 - mind.rows < 80
+    recaller = Recaller(alive.keeper.archive, Recalling(strong=0.05, rows=200))
+    events = all_of(recaller.hear(mind, "Tamsin?"))
+    assert not any(isinstance(e, Recalled) for e in events)
+    assert any(isinstance(e, Notice) and "came back" in e.text for e in events)
+    assert mind.text().endswith("Tamsin?")
+    assert not (mind.view.tokens.source == Source.MEMORY).any()
+
+
+def test_what_a_log_said_does_not_come_back_as_a_person_s_words(home: Home) -> None:
+    alive = home.open()
+    mind = alive.mind
+    all_of(mind.listen("disk sdb fails\n", Source.LOG))
+    all_of(mind.listen("and on it goes, " * 12))
+    assert "sdb" not in mind.text()
+    recaller = Recaller(alive.keeper.archive, Recalling(strong=0.05))
+    events = all_of(recaller.hear(mind, "what about the disk sdb?"))
+    (event,) = [e for e in events if isinstance(e, Recalled)]
+    assert event.source is Source.LOG
+    assert "[log] disk sdb fails" in mind.text()
+    memory = mind.view.tokens.source == Source.MEMORY
+    assert mind.view.tokens.brightness[memory].max() < Halo().birth(Source.MEMORY)
+    assert not mind.view.tokens.pinned[memory].any()

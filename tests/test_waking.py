@@ -15,9 +15,12 @@ from fakes import ByteCodec, FakeEngine
 from whole import all_of, assert_well_formed, assert_whole
 
 from haloweave.build import assemble
+from haloweave.cli import slash
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import InvalidInput, JournalCorrupt, JournalFailed, MindLocked, ModelUnsupported, NoRoom
 from haloweave.events import Recalled
+from haloweave.look import find
+from haloweave.memory.plan import delete
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
 from haloweave.waking import Awake, wake
@@ -221,3 +224,34 @@ def test_rows_that_nobody_wants_any_more_go(given: dict[str, Any]) -> None:
     with up(given, rows_quota=0):
         pass
     assert not list(Path(given["minds"]).rglob("rows.db*"))
+
+
+def test_the_environment_comes_before_what_a_mind_has_kept(given: dict[str, Any], monkeypatch: Any) -> None:
+    with up(given):
+        pass
+    monkeypatch.setenv("HALO_TEMPERATURE", "0.1")
+    with up({"minds": given["minds"]}) as awake:
+        assert awake.settings.temperature == 0.1
+        assert awake.settings.budget == 256
+
+
+def test_the_system_turn_is_nowhere_but_in_the_journal(given: dict[str, Any]) -> None:
+    """So that a redaction of it reaches it."""
+    with up(given, system="You know of quixotic things.") as awake:
+        assert "quixotic" in awake.mind.text()
+        uids = [uid for run in find(awake.mind.view, awake.mind.codec, "quixotic") for uid in run.uids]
+        awake.mind.redact(uids)
+    files = [f for f in Path(given["minds"]).rglob("*") if f.is_file()]
+    assert not any(b"quixotic" in f.read_bytes() for f in files)
+
+
+def test_a_text_of_which_a_part_was_culled_is_redacted_whole(given: dict[str, Any]) -> None:
+    with up(given) as awake:
+        mind = awake.mind
+        all_of(mind.listen("the vault opens with quixotic-zanzibar, remember"))
+        uids = [uid for run in find(mind.view, mind.codec, "quixotic-zanzibar") for uid in run.uids]
+        mind.commit(delete(mind.view, uids[-5:]))
+        slash._redact(mind, "quixotic-zanzibar", awake.keeper.log)
+        assert "quixotic" not in mind.text()
+    files = [f for f in Path(given["minds"]).rglob("*") if f.is_file()]
+    assert not any(w in f.read_bytes() for f in files for w in (b"quixotic", b"zanz"))

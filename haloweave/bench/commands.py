@@ -6,36 +6,31 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from haloweave.bench import durable_commands
+from haloweave.bench.crash.command import crash
+from haloweave.bench.report import Json, Model, Rows, Threads
+from haloweave.bench.report import Report as _Report
+from haloweave.bench.report import bar as _bar
+from haloweave.bench.report import load as _load
+from haloweave.bench.report import median as _median
 from haloweave.settings import Settings, settings
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON line per result on stdout.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")]
-Model = Annotated[str | None, typer.Option(help="Known name, folder, GGUF file or hub id.")]
-
 _POLICIES = "halo,window,h2o,tova,snapkv,random"
-
-_err = Console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the benchmarks to `app`."""
     for command in (decode, surgery, stream, perplexity, tick, repair):
         app.command()(command)
-
-
-Rows = Annotated[list[int], typer.Option(min=64, help="Rows of context; may be given several times.")]
+    durable_commands.register(app)
+    app.command()(crash)
 
 
 def decode(
@@ -277,14 +272,6 @@ def repair(
 # ---- shared ----------------------------------------------------------------------------------------------
 
 
-def _load(model: str | None, threads: int) -> tuple[Settings, Any]:
-    from haloweave import build
-
-    s = settings(model=model, threads=threads or None, system="")
-    _err.print(f"[dim]loading {s.model} ...[/dim]")
-    return s, build.load_model(s)
-
-
 def _tiny(budget: int, threads: int) -> tuple[Settings, Any]:
     import torch
 
@@ -302,55 +289,3 @@ def _tiny_mind(s: Settings, model: Any) -> Any:
     from haloweave.engine.hf.tiny import VOCABULARY
 
     return build.assemble(s, HFEngine(model, capacity=s.budget), NumberCodec(VOCABULARY))
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
-class _Report:
-    """A table for people, or JSON lines for programs."""
-
-    def __init__(self, as_json: bool, title: str, columns: list[str]) -> None:
-        self._json = as_json
-        self._table = Table(title=title, *columns)  # noqa: B026
-        self._started = time.time()
-
-    def row(self, record: dict[str, Any], cells: list[Any]) -> None:
-        if self._json:
-            sys.stdout.write(json.dumps(record) + "\n")
-            sys.stdout.flush()
-        else:
-            self._table.add_row(*map(str, cells))
-
-    def end(self) -> None:
-        from haloweave.bench.stats import facts
-
-        took = {"seconds": round(time.time() - self._started, 1)}
-        if self._json:
-            sys.stdout.write(json.dumps({"facts": facts() | took}) + "\n")
-        else:
-            console = Console()
-            console.print(self._table)
-            console.print("  ".join(f"{k} {v}" for k, v in (facts() | took).items()), style="dim")
-
-
-class _bar:
-    """A progress bar on stderr; entering gives the function that moves it."""
-
-    def __init__(self, what: str, total: int) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,}"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=_err, transient=True)
-        self._task = self._progress.add_task(what, total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return lambda done: self._progress.update(self._task, completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

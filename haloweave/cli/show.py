@@ -128,15 +128,23 @@ def reasons(found: Sequence[look.Why]) -> Table:
     return table
 
 
+def whose(source: Source) -> str:
+    """Who wrote something, to the person."""
+    who = {
+        Source.USER: "what you said",
+        Source.MODEL: "what it said itself",
+        Source.SYSTEM: "the system turn",
+    }
+    return who.get(source, f"a {source.name.lower()}")
+
+
 def provenance(told: Provenance) -> str:
     """Where a memory comes from, in words."""
-    who = {Source.USER: "you said it", Source.MODEL: "the model said it", Source.SYSTEM: "the system turn"}
-    whose = who.get(told.source, f"it came in as {told.source.name.lower()} text")
     culled = f", culled from tick {told.culls[0].tick} on" if told.culls else ""
     times = f", recalled {len(told.recalls)} times" if len(told.recalls) > 1 else ""
     around = f" It stood after “{one_line(told.before[-60:], 60)}”." if told.before.strip() else ""
     text = one_line(told.passage.text, 120)
-    return f"remembered: “{text}”: {whose} at tick {told.ticks[0]}{culled}{times}.{around}"
+    return f"“{text}”: {whose(told.source)} at tick {told.ticks[0]}{culled}{times}.{around}"
 
 
 def changes(edit: Edit, codec: Codec) -> list[str]:

@@ -142,7 +142,8 @@ class Hands:
         for moment in self._session.play(work):
             event = moment.event
             if isinstance(event, Recalled):
-                self._tools.tell(f"remembered ({event.score:.2f}): “{show.one_line(event.text, 300)}”")
+                text = show.one_line(event.text, 300)
+                self._tools.tell(f"remembered {show.whose(event.source)} ({event.score:.2f}): “{text}”")
             elif isinstance(event, Notice):
                 self._tools.say(f"note: {event.text}")
 

@@ -119,8 +119,9 @@ class Talk:
                     self._speed = (spoken - 1) / (moment.at - first)
             elif isinstance(event, Notice):
                 stage.note(event.text)
-            elif isinstance(event, Recalled) and self._live:
-                stage.note(f"(remembers: “{show.one_line(event.text, 72)}”)")
+            elif isinstance(event, Recalled):
+                told = f"(remembers {show.whose(event.source)}: “{show.one_line(event.text, 72)}”)"
+                stage.note(told) if self._live else self._tools.say(told)
             elif isinstance(event, TurnEnded):
                 self._note_ending(event, stage)
             elif isinstance(event, Edited):

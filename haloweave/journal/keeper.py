@@ -107,13 +107,15 @@ class Keeper:
     def _redact_here(self, state: Callable[[], State], uids: Sequence[int]) -> None:
         """In all that is the mind's own; that the backups are still to be done is noted with it."""
         self.log.put(_UNSCRUBBED, json.dumps(sorted({*self._unscrubbed(), *uids})))
-        seq = None
+        seq, put = self._prepared(state())
         try:
-            seq = self._snapshot(state())
+            put()
         except JournalError as err:
             if self.log.failed:
                 raise
-            self._notices.append(f"redacted, but without a new snapshot ({err}): a restart will read again")
+            if seq not in [s.seq for s in self.shelf.all()]:  # it was proved before it got there
+                self._since = 1  # so that there will be one when nothing happens, or at the end
+                self._notices.append(f"redacted, but without a new snapshot ({err}): a restart reads again")
         self.shelf.clear(seq)
         if self.rows is not None:
             self.rows.clear()  # what neighbours learned from the redacted is in their rows too

@@ -349,7 +349,7 @@ class Mind:
         """Remove tokens for good, and compute every row again that had seen them. Cannot be undone.
 
         `culled` are tokens that are no longer in the context, but on disk, and in what the living learned.
-        When this returns, their text is nowhere on disk.
+        When this returns, their text is nowhere on disk; if it raises JournalError, it may still be.
         """
         edit = delete(self.view, uids, surgery=Surgery.RECOMPUTE, reason="redact")
         self._check(edit)

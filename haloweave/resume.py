@@ -50,8 +50,8 @@ class Resumed:
 def resume(mind: Mind, keeper: Keeper) -> Resumed:
     """Bring `mind`, which has read nothing yet, to where its journal ends.
 
-    Finishes a redaction that was broken off. Raises JournalCorrupt if the journal cannot be read,
-    InvalidInput if the context is larger than the mind's budget.
+    Finishes a redaction that was broken off, or notes why it cannot. Raises JournalCorrupt if the journal
+    cannot be read, InvalidInput if the context is larger than the mind's budget.
     """
     if not keeper.log.last:
         return Resumed("new")
@@ -61,7 +61,12 @@ def resume(mind: Mind, keeper: Keeper) -> Resumed:
     keeper.resumed(found.passes)
     if found.how == "reread":
         keeper.snapshot(mind.state())  # older ones cannot lead here any more
-    keeper.finish_redaction(mind.state)
+    try:
+        keeper.finish_redaction(mind.state)
+    except JournalError as err:  # no reason not to wake, but to be told of, each time
+        if keeper.log.failed:
+            raise
+        keeper.note(str(err))
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import apsw
 import pytest
 import typer
-from fakes import FakeEngine
+from fakes import FakeEngine, fake_mind
 from typer.testing import CliRunner
 
 from haloweave.bench.crash import command
@@ -29,6 +30,10 @@ from haloweave.bench.crash.world import BUDGET, Bytes, Kit, tiny_kit
 from haloweave.bench.faults import Died
 from haloweave.errors import EngineFault
 from haloweave.journal import connection
+from haloweave.journal.archive import Archive
+from haloweave.journal.keeper import Keeper, Keeping
+from haloweave.journal.log import Log
+from haloweave.journal.snapshot import Shelf
 
 
 def fake_kit() -> Kit:
@@ -113,6 +118,43 @@ def test_killed_a_hundred_times(tmp_path: Path) -> None:
     assert tallies.total.cases == 100
     assert tallies.total.found["snapshot being written"]
     assert {"redact", "backup"} <= {name[0] for name in tallies.by_name}
+
+
+# ---- what it has found -----------------------------------------------------------------------------------
+
+
+def test_a_snapshot_by_hand_waits_for_the_one_that_is_being_written(tmp_path: Path) -> None:
+    """Else the older one, once written, would take the newer for one of an undone past."""
+    log = Log(tmp_path / "mind.db")
+    slow = Slow(tmp_path / "snapshots")
+    keeper = Keeper(log, slow, Archive(log), {}, how=Keeping(every=1))
+    mind = fake_mind(journal=keeper)
+    list(mind.listen("words"))
+    assert keeper.tend(mind.state) == []
+    keeper.snapshot(mind.state())
+    assert slow.most == 1
+    assert [kept.seq for kept in slow.shelf.all()] == [log.last, log.last - 1]
+    keeper.close(None)
+
+
+class Slow:
+    """A shelf that takes its time, and counts how many are at it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shelf = Shelf(folder)
+        self.now = self.most = 0
+
+    def put(self, *what: Any) -> Any:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        try:
+            return self.shelf.put(*what)
+        finally:
+            self.now -= 1
+
+    def all(self) -> Any:
+        return self.shelf.all()
 
 
 # ---- it would be noticed ---------------------------------------------------------------------------------

@@ -366,6 +366,7 @@ def test_who_has_it(minds: Minds) -> None:
         b"[" * 100_000,
         b"\xff\xfe",
     ],
+    ids=range(12),
 )
 def test_an_owner_who_is_none(minds: Minds, told: bytes) -> None:
     asleep_mind(minds)

@@ -19,7 +19,7 @@ from whole import all_of, assert_whole
 
 from haloweave import look
 from haloweave.engine.sampling import Sampling
-from haloweave.errors import EngineFault, HaloError, InvalidInput
+from haloweave.errors import EngineFault, HaloError, InvalidInput, JournalFailed
 from haloweave.events import Notice, Recalled, Spoke
 from haloweave.journal.archive import Archive
 from haloweave.journal.copies import Copies
@@ -464,8 +464,10 @@ def test_a_damaged_backup_stops_neither_a_redaction_nor_a_waking(home: Home) -> 
     copies = Copies(home.folder / "backups")
     whole, damaged = copies.make(alive.keeper.log), copies.make(alive.keeper.log)
     damaged.write_bytes(damaged.read_bytes()[:5000])
-    alive.mind.redact(uids)
-    assert any(damaged.name in told for told in alive.keeper.tend(alive.mind.state))
+    with pytest.raises(JournalFailed, match=damaged.name):
+        alive.mind.redact(uids)
+    assert "quixotic" not in alive.mind.text()
+    said(alive.mind, 3)
     alive.die()
     back = home.open()
     assert any(damaged.name in told for told in back.keeper.tend(back.mind.state))

@@ -151,7 +151,11 @@ class Return:
 def overhead(
     make: Make, s: Settings, rows: int, *, tokens: int = 256, blocks: int = 5, seed: int = 0
 ) -> Overhead:
-    """Decode `tokens` tokens in a block, `blocks` blocks of either side after one that does not count."""
+    """Decode `tokens` tokens in a block, `blocks` blocks of either side after one that does not count.
+
+    That one is half as long: so where a snapshot is due once a block, it falls in the midst of one, and is
+    written while the mind that is kept decodes, not the other.
+    """
     s = s.model_copy(update={"budget": rows})
     plain, _ = make(s, None, None)
     build.introduce(plain, s)
@@ -162,9 +166,10 @@ def overhead(
         before = awake.keeper.archive.counts().embedded
         memory, kept, snapshots = [], [], 0
         for block in range(blocks + 1):
-            memory.append(_decoded(plain, tokens, lambda: None))
+            length = tokens if block else max(tokens // 2, 1)
+            memory.append(_decoded(plain, length, lambda: None))
             seq = _newest(awake)
-            kept.append(_decoded(awake.mind, tokens, partial(_tend, awake)))
+            kept.append(_decoded(awake.mind, length, partial(_tend, awake)))
             snapshots += bool(block) and _newest(awake) != seq
         embedded = awake.keeper.archive.counts().embedded - before
         return Overhead(rows, memory[1:], kept[1:], snapshots, embedded)

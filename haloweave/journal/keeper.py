@@ -20,7 +20,7 @@ from threading import Event
 
 import numpy as np
 
-from haloweave.errors import HaloError, InvalidInput, JournalError
+from haloweave.errors import HaloError, InvalidInput, JournalError, JournalFailed
 from haloweave.journal.archive import Archive
 from haloweave.journal.base import Record, State
 from haloweave.journal.copies import Copies
@@ -34,6 +34,7 @@ _BATCH = 16
 """Passages embedded at once."""
 _UNSCRUBBED = "unscrubbed"
 """Name under which the log keeps the uids that backups have yet to forget."""
+_LATER = "it is tried again when the mind is next woken"
 _TOKEN = "token."
 """Prefix of a token's own columns beside the rows that are kept of it."""
 
@@ -97,11 +98,20 @@ class Keeper:
         self.finish_redaction(state)
 
     def finish_redaction(self, state: Callable[[], State]) -> None:
-        """Carry out what was promised to be redacted; nothing if all is done. Raises JournalFailed."""
+        """Carry out what was promised to be redacted; nothing if all is done.
+
+        Raises JournalError where something on disk still holds it; it stays promised, and the next start goes
+        on. The context no longer holds it in any case.
+        """
         uids = self.log.pending()
         if uids:
             self._settle(discard=True)
-            self._redact_here(state, uids)
+            try:
+                self._redact_here(state, uids)
+            except JournalError as err:
+                if self.log.failed:
+                    raise
+                raise JournalFailed(f"gone from the context, not yet from disk: {err}; {_LATER}") from err
         self._redact_copies()
 
     def _redact_here(self, state: Callable[[], State], uids: Sequence[int]) -> None:
@@ -115,25 +125,25 @@ class Keeper:
                 raise
             if seq not in [s.seq for s in self.shelf.all()]:  # it was proved before it got there
                 self._since = 1  # so that there will be one when nothing happens, or at the end
-                self._notices.append(f"redacted, but without a new snapshot ({err}): a restart reads again")
+                raise
         self.shelf.clear(seq)
         if self.rows is not None:
             self.rows.clear()  # what neighbours learned from the redacted is in their rows too
         self.log.scrub()
 
     def _redact_copies(self) -> None:
-        """In the backups. One that is damaged keeps nobody from waking; it is told of until it is gone."""
+        """In the backups."""
         uids = self._unscrubbed()
         if not uids:
             return
         try:
             if self._copies is not None:
                 self._copies.scrub(uids)
-            self.log.put(_UNSCRUBBED, "[]")
         except JournalError as err:
             if self.log.failed:
                 raise
-            self._notices.append(f"a backup may still hold what was redacted ({err}); remove it, or mend it")
+            raise JournalFailed(f"a backup may still hold what was redacted: {err}; {_LATER}") from err
+        self.log.put(_UNSCRUBBED, "[]")
 
     def _unscrubbed(self) -> list[int]:
         return [int(uid) for uid in json.loads(self.log.get(_UNSCRUBBED) or "[]")]
@@ -221,6 +231,7 @@ class Keeper:
 
     def snapshot(self, state: State) -> None:
         """One, here and now; that it cannot be written is told, and harms nothing."""
+        self._settle()  # else the worker's, which is older, would take this one for one too many
         try:
             self._snapshot(state)
         except JournalError as err:

@@ -47,6 +47,8 @@ NEXT = 200
 _SOON, _LATE = 0.005, 0.4
 """Seconds after its start within which a process is killed."""
 _DELICATE = ("redact", "backup", "snapshot", "redact", "weave", "restore")
+_WITHIN = 0.06
+"""Seconds after such an act has begun within which its process is killed."""
 _WAITS = 20.0
 """Seconds to wait for such an act."""
 _MESSAGE = struct.Struct("<bq")
@@ -136,7 +138,7 @@ class Nursery:
         delay = self.luck.uniform(_SOON, _LATE)
         if delicate is not None:
             run.listen(reader, started + _WAITS, delicate)
-            started, delay = time.monotonic(), self.luck.uniform(0, 0.03)
+            started, delay = time.monotonic(), self.luck.uniform(0, _WITHIN)
         run.listen(reader, started + delay)
         run.after = 1e3 * (time.monotonic() - started)
         os.kill(pid, signal.SIGKILL)

@@ -103,7 +103,7 @@ class Trial:
             self.wrong.append(f"while awake: never was at revision {key_of(alive)}")
             return
         self.again = again = self.ended == "stopped"
-        unfinished = again or any("may still hold" in note for note in self.notes)
+        unfinished = again or any("it is tried again" in note for note in self.notes)
         if unfinished and self._unredacted(alive):
             return
         if again and self.step is not None and at.step <= self.step:

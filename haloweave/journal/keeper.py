@@ -120,7 +120,7 @@ class Keeper:
         seq, put = self._prepared(state())
         try:
             put()
-        except JournalError as err:
+        except JournalError:
             if self.log.failed:
                 raise
             if seq not in [s.seq for s in self.shelf.all()]:  # it was proved before it got there

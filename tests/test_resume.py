@@ -15,13 +15,18 @@ import pytest
 from fakes import FakeEngine, fake_mind
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import ARCHITECTURES, VOCAB
 from whole import all_of, assert_whole
 
 from haloweave import look
+from haloweave.bench.stream import NumberCodec
+from haloweave.budget import Weave
+from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.sampling import Sampling
 from haloweave.errors import EngineFault, HaloError, InvalidInput, JournalFailed
 from haloweave.events import Notice, Recalled, Spoke
 from haloweave.journal.archive import Archive
+from haloweave.journal.base import Born, Committed
 from haloweave.journal.copies import Copies
 from haloweave.journal.fold import context_at
 from haloweave.journal.keeper import Keeper, Keeping
@@ -29,7 +34,9 @@ from haloweave.journal.log import Log
 from haloweave.journal.rows import RowStore
 from haloweave.journal.snapshot import Shelf
 from haloweave.memory.brightness import Halo
+from haloweave.memory.cull import DimmestFirst
 from haloweave.memory.edit import Edit
+from haloweave.memory.laws import Laws
 from haloweave.memory.plan import boost, delete, pin, substitute
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
@@ -568,3 +575,36 @@ def test_what_a_log_said_does_not_come_back_as_a_person_s_words(home: Home) -> N
     memory = mind.view.tokens.source == Source.MEMORY
     assert mind.view.tokens.brightness[memory].max() < Halo().birth(Source.MEMORY)
     assert not mind.view.tokens.pinned[memory].any()
+
+
+def test_the_next_logits_are_those_of_a_model_that_never_saw_it(home: Home) -> None:
+    """On a real architecture: RECOMPUTE, 1e-4, for a text of which a part was culled before."""
+    model = ARCHITECTURES["llama"](3)
+    log = Log(home.folder / "mind.db")
+    keeper = Keeper(log, Shelf(home.folder / "snapshots"), Archive(log), MADE_OF, background=False)
+    laws = Laws(sinks=4, tail=8, lock=256.0)
+    mind = Mind(
+        HFEngine(model, capacity=64),
+        NumberCodec(VOCAB),
+        keeper,
+        brightness=Halo(),
+        cull=DimmestFirst(laws=laws),
+        laws=laws,
+        weave=Weave(budget=64, low_water=48, chunk=16),
+    )
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        mind.feed_ids(rng.integers(0, VOCAB, 16), Source.USER)
+    secret = mind.view.tokens.uid[20:30].tolist()
+    mind.commit(delete(mind.view, secret[:4]))
+    mind.feed_ids(rng.integers(0, VOCAB, 8), Source.USER)
+    mind.redact(secret[4:], culled=secret[:4])
+    assert not np.isin(secret, mind.view.tokens.uid).any()
+    fresh = HFEngine(model, capacity=64).feed(mind.view.tokens.token_id).logits
+    assert np.abs(mind._context.logits() - fresh).max() <= 1e-4
+    redacted = [r for _, r in log.records() if isinstance(r, Born | Committed)]
+    for record in redacted:
+        splices = () if isinstance(record, Born) else record.edit.splices
+        runs = [record.tokens] if isinstance(record, Born) else [t for s in splices for t in (s.old, s.new)]
+        assert all((run.token_id[np.isin(run.uid, secret)] == -1).all() for run in runs)
+    keeper.close(mind.state)

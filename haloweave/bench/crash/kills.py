@@ -198,7 +198,7 @@ class Nursery:
         copy = f"{name}-copy"
         shutil.rmtree(self.root / copy, ignore_errors=True)
         try:
-            if far:
+            if far and folder.exists():  # it may have been killed before it had one
                 shutil.copytree(folder, self.root / copy)
             with self._awake(name) as alive:
                 found.update(back=alive.resumed.how, passes=alive.resumed.passes)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -711,9 +712,9 @@ def test_every_colour_brings_its_background() -> None:
 def test_ctrl_c_at_a_real_stream(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*HALO, "stream", "-", "--every", "1", "--ask", "What is it?", "--limit", "4", "--json"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as halo:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore Ctrl-C
+    with subprocess.Popen(command, env=environment, preexec_fn=heeding, **pipes) as halo:
         assert halo.stdin
         assert halo.stdout
         halo.stdin.write(b"a log line\nanother")

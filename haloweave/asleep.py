@@ -150,7 +150,7 @@ def summary(place: Place) -> Summary:
 def details(place: Place) -> Details:
     """The rest. Raises JournalError."""
     with reading(place) as log:
-        told, _ = context_at(log)
+        told = context_at(log)
         return Details(
             totals=told.totals,
             turn=told.turn,
@@ -162,7 +162,7 @@ def details(place: Place) -> Details:
 
 
 def _told(told: Summary, log: Log) -> Summary:
-    view = context_at(log)[0].view
+    view = context_at(log).view
     return replace(
         told,
         model=log.get("model") or "",
@@ -219,7 +219,7 @@ def _lives(owner: Owner) -> bool:
 
 def recent(log: Log, lines: int = 8) -> list[Line]:
     """The last lines that were said."""
-    newest = context_at(log)[0].view.next_uid - 1
+    newest = context_at(log).view.next_uid - 1
     return list(deque(spoken(log.transcript(max(newest - _RECENT, -1))), maxlen=lines))
 
 
@@ -251,9 +251,9 @@ def moment(log: Log, tick: int | None = None) -> Moment:
 
     Raises InvalidInput for a tick that never was, JournalCorrupt.
     """
-    newest = context_at(log)[0].view
+    newest = context_at(log).view
     seq = log.last if tick is None else seq_at(log, tick)
-    view = newest if seq == log.last else context_at(log, seq)[0].view
+    view = newest if seq == log.last else context_at(log, seq).view
     found = log.checkpoint(at=seq)
     spelt = log.pieces(view.tokens.uid.tolist())
     pairs = zip(view.tokens.uid.tolist(), view.tokens.token_id.tolist(), strict=True)

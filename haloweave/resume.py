@@ -14,8 +14,8 @@ from typing import Literal
 
 from haloweave.errors import EngineError, InvalidInput, JournalCorrupt, JournalError, ModelCorrupt
 from haloweave.history import KEPT, Step
-from haloweave.journal.base import Aborted, Born, Checkpoint, Committed, Record, State
-from haloweave.journal.fold import context_at, effective
+from haloweave.journal.base import Born, Checkpoint, Committed, Record, State
+from haloweave.journal.fold import context_at, happened, happened_before
 from haloweave.journal.keeper import Keeper
 from haloweave.journal.log import Log
 from haloweave.journal.snapshot import Snapshot
@@ -78,7 +78,7 @@ def _from_snapshots(mind: Mind, keeper: Keeper) -> Resumed | str:
         try:
             state = _state(keeper, snapshot)
             steps = steps_before(keeper.log, snapshot.seq, state.checkpoint.view)
-            since = list(effective(record for _, record in keeper.log.records(after=snapshot.seq)))
+            since = list(happened(keeper.log, snapshot.seq))
             mind.resume(state, steps, since, _last_before(keeper.log, snapshot.seq))
         except _UNUSABLE as err:
             why = why or str(err)
@@ -99,17 +99,11 @@ def _state(keeper: Keeper, snapshot: Snapshot) -> State:
 def _last_before(log: Log, seq: int) -> Record | None:
     """The birth or edit before record `seq`: a snapshot may be of the midst of a weave, and only that edit
     tells how far it still has to go."""
-    aborted = False
-    for _, record in log.backwards(seq):
-        if isinstance(record, Born | Committed) and not aborted:
-            return record
-        if isinstance(record, Aborted | Born | Committed):
-            aborted = isinstance(record, Aborted)
-    return None
+    return next((r for r in happened_before(log, seq) if isinstance(r, Born | Committed)), None)
 
 
 def _reread(mind: Mind, log: Log, why: str) -> Resumed:
-    told, _ = context_at(log)
+    told = context_at(log)
     last = _last_before(log, log.last + 1)
     mind.reread(told, steps_before(log, log.last, told.view), last)
     return Resumed("reread", prefilled=len(told.view.tokens), why=why)
@@ -119,13 +113,8 @@ def steps_before(log: Log, seq: int, view: View) -> tuple[Step, ...]:
     """The last revisions before record `seq`, at which the context was `view`: what can still be undone."""
     rows, revision = len(view.tokens), view.revision
     steps: list[Step] = []
-    aborted = False
-    for _, record in log.backwards(seq + 1):
-        if isinstance(record, Aborted):
-            aborted = True
-        elif isinstance(record, Born | Committed) and aborted:
-            aborted = False
-        elif isinstance(record, Born):
+    for record in happened_before(log, seq + 1):
+        if isinstance(record, Born):
             rows, revision = rows - len(record.tokens), revision - 1
             if steps and steps[-1].edit is None:
                 steps.pop()

@@ -165,7 +165,7 @@ def _unsettled(place: Place, given: Mapping[str, Any]) -> Settings | None:
         own, new = settings(**_own(log)), _merged(log, settings(**given))
         behind = all(kept.seq < log.last for kept in Shelf.peek(place.snapshots))
         cut_off = behind and any(getattr(own, f) != getattr(new, f) for f in _REPLAYED)
-        too_large = new.budget < own.budget and len(context_at(log)[0].view.tokens) > new.budget
+        too_large = new.budget < own.budget and len(context_at(log).view.tokens) > new.budget
         return own if cut_off or too_large else None
     finally:
         log.close()

@@ -62,7 +62,7 @@ def said(folder: Path, text: str) -> bool:
 
 def past(place: Place) -> tuple[Checkpoint, list[str]]:
     with asleep.reading(place) as log:
-        return context_at(log)[0], [line.text for line in log.transcript()]
+        return context_at(log), [line.text for line in log.transcript()]
 
 
 TABLES = ("passages", "runs", "recalls", "unembedded", "vectors", "terms")
@@ -545,7 +545,7 @@ def test_a_fork_at_every_tick(minds: Minds) -> None:
             then = asleep.moment(log, tick).view
         with asleep.reading(minds.find("eve")) as log:
             assert log.last == last
-            assert context_at(log)[0].view == then
+            assert context_at(log).view == then
         eve = opened(minds.find("eve"))  # and it goes on from there
         on = Life(eve, mirror=Mirror(then))
         on.feed("A different life from here.")
@@ -697,7 +697,7 @@ def test_a_log_that_was_cut_goes_on(minds: Minds) -> None:
     life = asleep_mind(minds)
     log = copy_of(minds.find("ada"), minds.place("eve"))
     log.cut(3)
-    eve = Life(log, mirror=Mirror(context_at(log)[0].view))
+    eve = Life(log, mirror=Mirror(context_at(log).view))
     eve.feed("Another life. It goes elsewhere from here on.")
     eve.abort("or not")
     eve.cull([int(u) for u in eve.mirror.view.tokens.uid[-4:]])

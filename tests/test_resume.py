@@ -346,7 +346,7 @@ def test_the_context_at_any_record_is_the_one_that_was(home: Home) -> None:
         seen[alive.keeper.log.last] = alive.mind.view
         alive.tend()
     for seq, view in seen.items():
-        told = context_at(alive.keeper.log, seq)[0].view
+        told = context_at(alive.keeper.log, seq).view
         assert np.array_equal(told.tokens.uid, view.tokens.uid)
         assert np.array_equal(told.tokens.token_id, view.tokens.token_id)
         assert (told.revision, told.tick, told.next_uid) == (view.revision, view.tick, view.next_uid)

@@ -19,9 +19,7 @@ from haloweave.journal.base import (
     Born,
     Checkpoint,
     Committed,
-    Rebuilt,
     Record,
-    Reread,
     Totals,
     Turn,
 )
@@ -96,39 +94,28 @@ def _difference(here: View, there: View) -> str:
 # ---- over a log ------------------------------------------------------------------------------------------
 
 
-def context_at(log: Log, seq: int | None = None) -> tuple[Checkpoint, Record | None]:
-    """The context as the journal tells it right after record `seq` (default: the newest), and that record.
+def context_at(log: Log, seq: int | None = None) -> Checkpoint:
+    """The context as the journal tells it right after record `seq` (default: the newest).
 
     Brightness is that of the last checkpoint before; what was born since has the brightness of its birth.
     """
     found = log.checkpoint(at=seq)
     after, start = found if found else (0, None)
-    last: Record | None = None
-    since: list[Record] = []
-    for last in effective(record for _, record in log.records(after=after, until=seq)):
-        since.append(last)
-    return fold(start, since), last
+    return fold(start, happened(log, after, seq))
 
 
-def effective(records: Iterable[Record]) -> Iterator[Record]:
-    """The records that happened: an abort takes the birth or edit before it with it."""
-    fallible: Born | Committed | None = None
-    since: list[Record] = []
-    for record in records:
-        if isinstance(record, Reread | Rebuilt):
-            since.append(record)
-            continue
-        if fallible is not None and not isinstance(record, Aborted):
-            yield fallible
-        yield from since
-        fallible, since = None, []
-        if isinstance(record, Born | Committed):
-            fallible = record
-        elif isinstance(record, Checkpoint):
+def happened(log: Log, after: int = 0, until: int | None = None) -> Iterator[Record]:
+    """The records with after < seq <= until that happened: no aborts, and nothing that they took back."""
+    for seq, record in log.records(after, until):
+        if seq not in log.aborted and not isinstance(record, Aborted):
             yield record
-    if fallible is not None:
-        yield fallible
-    yield from since
+
+
+def happened_before(log: Log, seq: int) -> Iterator[Record]:
+    """The records with a smaller number that happened, newest first."""
+    for number, record in log.backwards(seq):
+        if number not in log.aborted and not isinstance(record, Aborted):
+            yield record
 
 
 def seq_at(log: Log, tick: int) -> int:
@@ -136,7 +123,7 @@ def seq_at(log: Log, tick: int) -> int:
 
     Raises InvalidInput for a tick that never was.
     """
-    newest = context_at(log)[0].view.tick
+    newest = context_at(log).view.tick
     if not 0 <= tick <= newest:
         raise InvalidInput(f"tick: expected 0..{newest}, got {tick}")
     seq = log.seq_at_tick(tick - 1)

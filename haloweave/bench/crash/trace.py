@@ -220,7 +220,7 @@ def _disk_faults(alive: Alive, trace: Trace, point: Point) -> Iterator[str]:
     log, view = alive.keeper.log, alive.mind.view
     if (said := log.db.pragma("integrity_check")) != "ok":
         yield f"the database is damaged: {said}"
-    if wrong := _difference(context_at(log)[0].view, view):
+    if wrong := _difference(context_at(log).view, view):
         yield f"the journal tells other tokens than the mirror has: {wrong}"
     gone = {uid for _, uids in trace.secrets[: point.redacted] for uid in uids}
     pieces = log.pieces(range(view.next_uid))

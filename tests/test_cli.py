@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from fakes import FakeEngine, fake_mind
 from rich.console import Console
+from terminal import Screens
 from typer.testing import CliRunner
 
 from haloweave import __version__
@@ -49,36 +50,17 @@ class Interrupting(io.StringIO):
         return done
 
 
-class Terminal:
-    """Everything around one run of `halo`."""
+class Terminal(Screens):
+    """One run of `halo` with a fake mind."""
 
     def __init__(self, mind: Callable[[], Mind] = fake_mind, *, out: io.StringIO | None = None) -> None:
-        self.stdout, self.stderr = out or io.StringIO(), io.StringIO()
+        super().__init__(out=out, mind=self._make)
         self.mind = mind()
         self.settings: Any = None
-        plain = {"highlight": False, "emoji": False, "markup": False, "width": 80}
-        self._tools = Tools(
-            mind=self._make, out=Console(file=self.stdout, **plain), err=Console(file=self.stderr, **plain)
-        )
 
     def _make(self, s: Any, progress: Any) -> Mind:
         self.settings = s
         return self.mind
-
-    def halo(self, *arguments: object) -> int:
-        return run([str(a) for a in arguments], self._tools)
-
-    @property
-    def out(self) -> str:
-        return self.stdout.getvalue()
-
-    @property
-    def err(self) -> str:
-        return self.stderr.getvalue()
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,11 +12,9 @@ from typing import Any
 
 import pytest
 from minds_on_disk import SECRET, Kept, asleep_mind, lived
-from rich.console import Console
+from terminal import Screens
 
 from haloweave import asleep
-from haloweave.cli.app import run
-from haloweave.cli.tools import Tools
 from haloweave.memory.tokens import Source
 from haloweave.minds import Minds
 
@@ -26,30 +23,11 @@ def no_model(*_: Any) -> Any:
     raise AssertionError("a model was asked for")
 
 
-class Terminal:
-    """Everything around one run of `halo`."""
+class Terminal(Screens):
+    """One run of `halo` that must not load a model."""
 
     def __init__(self, *, live: bool = False) -> None:
-        self.stdout, self.stderr = io.StringIO(), io.StringIO()
-        plain: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False, "width": 140}
-        plain |= {"force_terminal": live, "color_system": "truecolor" if live else None}
-        out, err = Console(file=self.stdout, **plain), Console(file=self.stderr, **plain)
-        self._tools = Tools(mind=no_model, mender=no_model, make=no_model, out=out, err=err)
-
-    def halo(self, *arguments: object) -> int:
-        return run([str(a) for a in arguments], self._tools)
-
-    @property
-    def out(self) -> str:
-        return self.stdout.getvalue()
-
-    @property
-    def err(self) -> str:
-        return self.stderr.getvalue()
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
+        super().__init__(width=140, live=live, mind=no_model, mender=no_model, make=no_model)
 
 
 @pytest.fixture

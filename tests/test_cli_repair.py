@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from terminal import Screens
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from haloweave import build
 from haloweave.cli import heat as heatmap
 from haloweave.cli.app import run
-from haloweave.cli.tools import Tools
 from haloweave.engine.hf.text import HFCodec
 from haloweave.engine.hf.tiny import tiny_llama
 from haloweave.errors import InvalidInput
@@ -80,34 +79,17 @@ def loaded() -> Any:
     return SimpleNamespace(model=tiny_llama(512, sharpness=6.0), tokenizer=tokenizer(), max_positions=512)
 
 
-class Screen:
+class Screen(Screens):
     """One run of `halo repair` with the toy."""
 
-    def __init__(self, width: int = 80, colour: str | None = None) -> None:
-        self.stdout, self.stderr = io.StringIO(), io.StringIO()
-        plain: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False, "width": width}
-        system: dict[str, Any] = {"force_terminal": bool(colour), "color_system": colour}
-        self._tools = Tools(
-            out=Console(file=self.stdout, **plain, **system), err=Console(file=self.stderr, **plain)
-        )
+    def __init__(self, width: int = 80, *, live: bool = False) -> None:
+        super().__init__(width=width, live=live)
         self.asked: list[dict[str, Any]] = []
         self.loads = 0
         self.toy: Toy | None = None
 
     def halo(self, *arguments: object) -> int:
-        return run(["repair", *map(str, arguments)], self._tools)
-
-    @property
-    def out(self) -> str:
-        return self.stdout.getvalue()
-
-    @property
-    def err(self) -> str:
-        return self.stderr.getvalue()
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
+        return super().halo("repair", *arguments)
 
 
 @pytest.fixture
@@ -174,7 +156,7 @@ def test_without_colour_the_diff_is_marked_in_the_text(
 def test_with_colour_the_text_is_shown_before_and_after(
     screen: Callable[..., Screen], text: Path, hot: Path
 ) -> None:
-    seen = screen(width=60, colour="truecolor")
+    seen = screen(width=60, live=True)
     assert seen.halo("--text", text, "--heat", hot) == 0
     bare = re.sub(r"\x1b\[[0-9;]*m", "", seen.out)
     assert all(len(line) <= 60 for line in bare.splitlines())

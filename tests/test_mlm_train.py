@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import tiny_bert
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
+from terminal import Screens
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -35,8 +35,6 @@ from transformers import (
 )
 
 from haloweave import models
-from haloweave.cli.app import run as halo
-from haloweave.cli.tools import Tools
 from haloweave.corpus import Document
 from haloweave.errors import (
     Interrupted,
@@ -760,28 +758,11 @@ def test_folders_that_would_be_overwritten_or_read(plan: Plan, data: Path) -> No
 # ---- the command -------------------------------------------------------------------------------------
 
 
-class Terminal:
-    """Everything around one run of `halo`; presses Ctrl-C when `at` is on the screen."""
+class Terminal(Screens):
+    """One run of `halo`; presses Ctrl-C when `at` is on the screen."""
 
     def __init__(self, at: str = "") -> None:
-        self.stdout, self.stderr = io.StringIO(), Pressing(at)
-        plain = {"highlight": False, "emoji": False, "markup": False, "width": 200}
-        self._tools = Tools(out=Console(file=self.stdout, **plain), err=Console(file=self.stderr, **plain))
-
-    def halo(self, *arguments: object) -> int:
-        return halo([str(a) for a in arguments], self._tools)
-
-    @property
-    def out(self) -> str:
-        return self.stdout.getvalue()
-
-    @property
-    def err(self) -> str:
-        return self.stderr.getvalue()
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
+        super().__init__(err=Pressing(at), width=200)
 
 
 class Pressing(io.StringIO):

@@ -15,11 +15,7 @@ import typer
 
 from haloweave.bench import durable_commands
 from haloweave.bench.crash.command import crash
-from haloweave.bench.report import Json, Model, Rows, Threads
-from haloweave.bench.report import Report as _Report
-from haloweave.bench.report import bar as _bar
-from haloweave.bench.report import load as _load
-from haloweave.bench.report import median as _median
+from haloweave.bench.report import Json, Model, Report, Rows, Threads, bar, load, median
 from haloweave.settings import Settings, settings
 
 _POLICIES = "halo,window,h2o,tova,snapkv,random"
@@ -44,8 +40,8 @@ def decode(
     """Decode speed with all layers observed, against plain generate (DynamicCache, SDPA)."""
     from haloweave.bench.decode import decode as measure
 
-    s, loaded = _load(model, threads)
-    out = _Report(as_json, "Decoding, tokens/s (medians)", ["rows", "halo", "generate", "ratio", "of runs"])
+    s, loaded = load(model, threads)
+    out = Report(as_json, "Decoding, tokens/s (medians)", ["rows", "halo", "generate", "ratio", "of runs"])
     for n in rows:
         pace = measure(loaded, s, n, tokens=tokens, runs=runs)
         ratios = [a / b for a, b in zip(pace.ours, pace.plain, strict=True)]
@@ -53,8 +49,8 @@ def decode(
             {"bench": "decode", **asdict(pace), "ratio": pace.ratio},
             [
                 n,
-                f"{_median(pace.ours):.1f}",
-                f"{_median(pace.plain):.1f}",
+                f"{median(pace.ours):.1f}",
+                f"{median(pace.plain):.1f}",
                 f"{pace.ratio:.2f}",
                 f"{min(ratios):.2f}..{max(ratios):.2f}",
             ],
@@ -72,17 +68,15 @@ def surgery(
     """Time of editing the live cache, against prefilling the edited context again."""
     from haloweave.bench.surgery import surgery as measure
 
-    s, loaded = _load(model, threads)
-    out = _Report(
-        as_json, f"Surgery at {rows} rows (medians)", ["edit", "surgery", "prefill again", "faster"]
-    )
+    s, loaded = load(model, threads)
+    out = Report(as_json, f"Surgery at {rows} rows (medians)", ["edit", "surgery", "prefill again", "faster"])
     for cut in measure(loaded, s, rows, runs=runs):
         out.row(
             {"bench": "surgery", **asdict(cut), "ratio": cut.ratio},
             [
                 cut.name,
-                f"{1e3 * _median(cut.surgery):.0f} ms",
-                f"{_median(cut.prefill):.1f} s",
+                f"{1e3 * median(cut.surgery):.0f} ms",
+                f"{median(cut.prefill):.1f} s",
                 f"{cut.ratio:.0f}x",
             ],
         )
@@ -104,16 +98,16 @@ def stream(
     from haloweave import build
     from haloweave.bench import stream as bench
 
-    s, loaded = _tiny(budget, threads) if tiny else _load(model, threads)
+    s, loaded = _tiny(budget, threads) if tiny else load(model, threads)
     s = s.model_copy(update={"budget": budget, "system": ""})
     mind = _tiny_mind(s, loaded) if tiny else build.mind_of(s, loaded)
     vocabulary = mind.engine.capabilities.vocabulary
     ids = np.random.default_rng(0).integers(3, vocabulary, 64 * 1024)
     if data is not None:
         ids = np.array(mind.codec.encode([data.read_text("utf-8", errors="replace")])[0])
-    with _bar("reading", tokens) as tell:
+    with bar("reading", tokens) as tell:
         seen = bench.stream(mind, bench.cycled(ids, s.chunk), tokens, s.chunk, tell)
-    rate = s.chunk / _median(seen.seconds)
+    rate = s.chunk / median(seen.seconds)
     result = {
         "bench": "stream",
         "model": "tiny" if tiny else s.model,
@@ -126,7 +120,7 @@ def stream(
         "slowing": seen.slowing,
         "tokens_per_s": rate,
     }
-    out = _Report(
+    out = Report(
         as_json, "A long stream", ["tokens", "peak rows", "tokens/s", "memory end/warm", "time last/first"]
     )
     out.row(
@@ -156,10 +150,10 @@ def perplexity(
     from haloweave.bench import quality
     from haloweave.corpus import book
 
-    s, loaded = _load(model, threads)
+    s, loaded = load(model, threads)
     loaded.tokenizer.chat_template = None
     columns = ["rows", "text", "policy", "perplexity", "nats/token worse than first [95 %]"]
-    out = _Report(as_json, "Streaming perplexity", columns)
+    out = Report(as_json, "Streaming perplexity", columns)
     for rows in budget:
         for path in data:
             text = book(path)[skip : skip + 8 * tokens]
@@ -181,7 +175,7 @@ def tick(
     from haloweave.bench.decode import bookkeeping
 
     found = bookkeeping(settings(), slots)
-    out = _Report(as_json, "Bookkeeping per tick", ["slots", "median", "worst"])
+    out = Report(as_json, "Bookkeeping per tick", ["slots", "median", "worst"])
     out.row(
         {"bench": "tick", **asdict(found)},
         [slots, f"{found.milliseconds:.3f} ms", f"{found.worst:.3f} ms"],
@@ -217,13 +211,13 @@ def repair(
     """Repair: what it wins back of what culling costs, its restraint, and its speed beside decoding."""
     from haloweave.bench.repair import Bench
 
-    s, loaded = _load(model, threads)
+    s, loaded = load(model, threads)
     loaded.tokenizer.chat_template = None
     s = s.model_copy(update={} if margin is None else {"repair_margin": margin})
     bench = Bench.of(s, loaded, data, windows)
     if Part.HOLES in part:
         columns = ["cull", "arm", "next 256: nats", "better than none [95 %]", "gap closed [95 %]"]
-        out = _Report(as_json, "Reading a culled text again", [*columns, "perplexity", "rows", "changed"])
+        out = Report(as_json, "Reading a culled text again", [*columns, "perplexity", "rows", "changed"])
         chosen = [a for a in arms.split(",") if a]
 
         def each(case: dict[str, Any]) -> None:
@@ -231,19 +225,19 @@ def repair(
                 sys.stdout.write(json.dumps({"bench": "repair", "part": "case", **case}) + "\n")
                 sys.stdout.flush()
 
-        with _bar("reading", windows) as tell:
+        with bar("reading", windows) as tell:
             for line in bench.holes(smooth, chosen, tell, each):
                 out.row({"bench": "repair", "part": "holes", **line.json()}, line.cells())
         out.end()
     if Part.CLEAN in part:
-        out = _Report(as_json, "Changes to clean text", ["repairer", "tokens", "changes", "share"])
+        out = Report(as_json, "Changes to clean text", ["repairer", "tokens", "changes", "share"])
         for found in bench.clean():
             record = {"bench": "repair", "part": "clean", **asdict(found), "share": found.share}
             out.row(record, [found.repairer, found.tokens, found.changes, f"{found.share:.2%}"])
         out.end()
     if Part.SPEED in part:
         columns = ["repairer", "decoding alone", "beside", "slower", "proposed/s", "for each decoded"]
-        out = _Report(as_json, "Repair beside decoding, tokens/s", [*columns, "p50", "p99 a window"])
+        out = Report(as_json, "Repair beside decoding, tokens/s", [*columns, "p50", "p99 a window"])
         for pace in bench.speed():
             out.row(
                 {
@@ -257,10 +251,10 @@ def repair(
                 },
                 [
                     pace.repairer,
-                    f"{_median(pace.alone):.1f}",
-                    f"{_median(pace.together):.1f}",
+                    f"{median(pace.alone):.1f}",
+                    f"{median(pace.together):.1f}",
                     f"{pace.slowdown:.1%}",
-                    f"{_median(pace.proposed):.1f}",
+                    f"{median(pace.proposed):.1f}",
                     f"{pace.keeps_up:.2f}",
                     f"{1e3 * pace.latency(0.5):.0f} ms",
                     f"{1e3 * pace.latency(0.99):.0f} ms",

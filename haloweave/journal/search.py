@@ -31,11 +31,6 @@ TOKENIZER = ("porter", "unicode61", "remove_diacritics", "2", "categories", "L* 
 """English stems; accents make no difference; vowel signs (Mc, Mn: Devanagari) are part of a word. The
 migration that made the index says the same."""
 
-STRONG = 0.5
-"""A score from here on is worth acting upon unasked. On 12,000 passages of task dialogues and server logs
-(MiniLM-L6), 50 planted facts asked for in other words: 40 % of the right passages reach it, and 16 % of the
-best wrong ones; of what is found for 20 questions about things never said, nothing does."""
-
 _EVIDENCE_HALF = 3.0
 """Nats of matched weight that count half."""
 _PRIOR = 200

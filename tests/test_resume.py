@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from fakes import FakeEngine, fake_mind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, VOCAB
-from whole import all_of, assert_whole
+from whole import all_of, assert_whole, say
 
 from haloweave import look
 from haloweave.bench.stream import NumberCodec
@@ -95,15 +96,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def said(mind: Mind, n: int) -> list[int]:
-    """`n` tokens more of the model's own."""
-    out = []
-    while len(out) < n:
-        all_of(mind.make_room(1))
-        token = mind.speak_once(HOW)
-        assert token is not None
-        out.append(token)
-    return out
+said = partial(say, how=HOW)
 
 
 def uids_of(mind: Mind, text: str) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import ByteCodec, FakeEngine
-from whole import all_of, assert_well_formed, assert_whole
+from whole import all_of, assert_well_formed, assert_whole, say
 
 from haloweave.build import assemble
 from haloweave.cli import slash
@@ -54,16 +54,6 @@ def cut_off(given: Mapping[str, Any], **more: Any) -> Iterator[Awake]:
 
 class _Killed(BaseException):
     pass
-
-
-def say(mind: Mind, n: int) -> list[int]:
-    out = []
-    while len(out) < n:
-        all_of(mind.make_room(1))
-        token = mind.speak_once(HOW)
-        assert token is not None
-        out.append(token)
-    return out
 
 
 def test_a_new_mind_is_introduced_and_a_closed_one_comes_back_as_it_was(given: dict[str, Any]) -> None:
@@ -152,7 +142,7 @@ def test_cut_off_under_one_policy_and_woken_under_another(given: dict[str, Any])
     """What is repeated is repeated under the settings that it was done with."""
     with cut_off(given, policy="halo") as awake:
         all_of(awake.mind.listen("first this, then that, and then something else again"))
-        say(awake.mind, 20)
+        say(awake.mind, 20, HOW)
         before = awake.mind.view.tokens
     with up(given, policy="window") as awake:
         assert awake.resumed.how == "snapshot"

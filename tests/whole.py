@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from haloweave.engine.sampling import Sampling
 from haloweave.journal.base import Aborted, Born, Committed, Record
 from haloweave.memory.mirror import Mirror
 from haloweave.memory.tokens import FULL, Source, Tokens
@@ -52,6 +53,17 @@ def replayed(records: Iterable[Record]) -> Tokens:
 
 def all_of(events: Iterable[Any]) -> list[Any]:
     return list(events)
+
+
+def say(mind: Mind, n: int, how: Sampling) -> list[int]:
+    """`n` tokens more of the model's own."""
+    out = []
+    while len(out) < n:
+        all_of(mind.make_room(1))
+        token = mind.speak_once(how)
+        assert token is not None
+        out.append(token)
+    return out
 
 
 def assert_whole(mind: Mind) -> None:

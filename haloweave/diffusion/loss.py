@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -44,8 +44,9 @@ def masked_mean_ce(
     `self_condition`: feed a first prediction, made without gradients, as a further input (2208.04202); the
     caller tosses the coin. Raises BadInput if the denoiser cannot take one.
     """
-    ce, hidden = _cross_entropies(denoiser, batch, self_condition)
-    weight = batch.weight.to(ce.dtype)
+    weight = denoiser.head_weight(batch.xt, batch.x0, batch.weight)
+    ce, hidden = _cross_entropies(denoiser, batch, weight > 0, self_condition)
+    weight = weight.to(ce.dtype)
     asked = weight.sum(-1, keepdim=True)
     return _loss(denoiser, batch, hidden, ce * weight / torch.where(asked > 0, asked, 1), divisor)
 
@@ -65,7 +66,7 @@ def elbo_weighted_ce(
     eq. 11). With `timesteps` = n levels the factor is n (r_i - r_i-1) / r_i, and the bound that of n steps.
     Arguments otherwise as `masked_mean_ce`.
     """
-    ce, hidden = _cross_entropies(denoiser, batch, self_condition)
+    ce, hidden = _cross_entropies(denoiser, batch, batch.weight > 0, self_condition)
     pad = denoiser.config.pad_id
     there = torch.ones_like(batch.x0) if pad is None else (batch.x0 != pad)
     share = (
@@ -89,12 +90,11 @@ def _elbo_factor(rate: Tensor, schedule: Schedule, timesteps: int) -> Float[Tens
 
 
 def _cross_entropies(
-    denoiser: Denoiser, batch: Corrupted, self_condition: bool
+    denoiser: Denoiser, batch: Corrupted, counts: Bool[Tensor, "B T"], self_condition: bool
 ) -> tuple[Float[Tensor, "B T"], Hidden]:
-    """CE at every position that counts, 0 elsewhere, in fp32 or finer."""
+    """CE at every place that counts, 0 elsewhere, in fp32 or finer."""
     previous = _first_prediction(denoiser, batch) if self_condition else None
     hidden = denoiser.hidden(batch.xt, batch.rate, previous)
-    counts = batch.weight > 0
     logits = denoiser.logits(hidden.tokens[counts])
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()

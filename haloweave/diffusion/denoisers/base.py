@@ -129,6 +129,13 @@ class Denoiser(nn.Module, ABC):
     ) -> Mapping[str, Tensor]:
         """Further losses by name, weighted; empty for most. `weight` marks what is to be predicted."""
 
+    def head_weight(
+        self, xt: Int[Tensor, "B T"], x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """Where training asks the head, and how much that counts: wherever a prediction is asked for. A
+        denoiser that answers some places by other means asks less of its head; `auxiliary` trains those."""
+        return weight
+
     def forward(
         self,
         xt: Int[Tensor, "B T"],

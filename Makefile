@@ -22,14 +22,16 @@ READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format docs train-mlm clean
+.PHONY: help install demo test test-all lint format docs experiments train-mlm clean
 
 help:
 	@echo "make demo      install, fetch the model, and watch a living context at work"
 	@echo "make test      linters and tests"
 	@echo "make test-all  also what takes long"
 	@echo "make docs      write the command pages again"
+	@echo "make train-repairer DATA=dir HELD=files  train a denoiser that repairs, and measure it"
 	@echo "make train-mlm DATA=dir  train a masked language model on your texts, for repairs"
+	@echo "make experiments DATA=dir  train and compare the denoisers on a corpus that halo corpus wrote; hours"
 	@echo "make clean     remove the virtual environment"
 
 $(READY): pyproject.toml constraints.txt
@@ -72,6 +74,19 @@ docs: $(READY)
 train-mlm: $(READY)
 	@test -n "$(DATA)" || { echo "which texts? make train-mlm DATA=dir"; exit 2; }
 	@$(BIN)/halo train-mlm $(foreach d,$(DATA),--data $(d)) $(ARGS)
+
+# Texts to train on, and files of texts that are only measured on (two or more):
+# make train-repairer DATA=texts HELD="texts/one.txt texts/two.txt" OUT=repairer
+train-repairer: $(READY)
+	@test -n "$(DATA)" -a -n "$(HELD)" || { echo "which texts? make train-repairer DATA=dir HELD=\"a.txt b.txt\""; exit 2; }
+	@$(BIN)/halo train --config recipes/repairer.toml $(foreach d,$(DATA),--data-dir $(d)) \
+	  $(foreach f,$(HELD),--held-out $(f)) --output-dir $(or $(OUT),repairer) $(ARGS)
+	@$(BIN)/halo bench edits $(or $(OUT),repairer) $(foreach f,$(HELD),--data $(f)) --keep
+
+# What was found so far is in docs/experiments. Other output: make experiments DATA=corpus OUT=dir
+experiments: $(READY)
+	@test -n "$(DATA)" || { echo "which corpus? halo corpus texts/ --out corpus; make experiments DATA=corpus"; exit 2; }
+	@HALO=$(BIN)/halo experiments/run.sh "$(DATA)" $(OUT)
 
 clean:
 	rm -rf $(VENV)

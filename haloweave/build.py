@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haloweave.budget import Weave
 from haloweave.engine.base import Engine
@@ -29,6 +29,9 @@ from haloweave.progress import Progress, silent
 from haloweave.repair.base import Repairer, Scorer
 from haloweave.settings import Settings
 from haloweave.text import Codec
+
+if TYPE_CHECKING:
+    from haloweave.repair.denoise import DenoiserRepairer
 
 POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
     "halo": lambda s: brightness.Halo(rules=_rules(s)),
@@ -181,25 +184,49 @@ def _self(s: Settings, scorer: Scorer, codec: Codec, margin: float) -> Repairer:
     return SelfRepairer(scorer, codec.control_ids, cutoff=_ANY, margin=margin, stumble=s.repair_stumble)
 
 
+SHIPPED_DENOISER = Path(__file__).resolve().parent / "repair" / "denoiser"
+"""The denoiser that comes with the package; it speaks the vocabulary of SmolLM2."""
+
+
 def _denoiser(s: Settings, scorer: Scorer, codec: Codec, margin: float) -> Repairer:
+    folder = Path(s.repair_model).expanduser() if s.repair_model else SHIPPED_DENOISER
+    return denoiser(folder, codec, scorer.vocabulary, s.device)
+
+
+def denoiser(folder: Path, codec: Codec, vocabulary: int, device_name: str) -> DenoiserRepairer:
+    """The denoiser in a folder as a repairer, neither gated nor guarded; settled, in the quickest dtype here.
+
+    `vocabulary`: rows of the host's embeddings. Raises ModelNotFound, ModelUnsupported or ModelCorrupt.
+    """
+    import torch
+
     from haloweave import denoising
     from haloweave.diffusion.errors import DiffusionError
+    from haloweave.diffusion.training.hardware import native_bf16
     from haloweave.loading import device
     from haloweave.repair.denoise import DenoiserRepairer
 
-    if not s.repair_model:
+    if not (folder / "model.safetensors").is_file():
         raise ModelNotFound(
-            "repair by a denoiser: expected HALO_REPAIR_MODEL or --repair-model, a folder that this wrote: "
-            f"halo train --host {s.model} --corruption scars --set time_conditioning=true --data-dir TEXTS "
-            "--output-dir FOLDER"
+            f"repair by a denoiser: none in {folder}; expected HALO_REPAIR_MODEL or --repair-model, a folder "
+            "that this wrote: halo train --host MODEL --corruption scars --set time_conditioning=true "
+            "--data-dir TEXTS --output-dir FOLDER"
         )
+    place = device(device_name)
     try:
-        loaded = denoising.load(Path(s.repair_model).expanduser())
+        loaded, noted = denoising.load(folder), denoising.calibration(folder)
     except DiffusionError as error:
         raise ModelUnsupported(f"repair by a denoiser: {error}") from error
-    size = denoising.speaks(loaded.tokenizer, codec, scorer.vocabulary)
+    if (trained := loaded.told.get("corruption", "scars")) != "scars":
+        raise ModelUnsupported(
+            f"repair by a denoiser: expected one trained with --corruption scars, got {trained}: it never "
+            f"saw a wrong token, and takes whatever it is shown for right"
+        )
+    size = denoising.speaks(loaded.tokenizer, codec, vocabulary)
     control = codec.control_ids.union(loaded.tokenizer.special_ids)
-    return DenoiserRepairer(loaded.denoiser.to(device(s.device)), size, control, cutoff=_ANY)
+    ready = loaded.denoiser.to(place).settled(torch.bfloat16 if native_bf16(place) else torch.float32)
+    found = DenoiserRepairer(ready, size, control, cutoff=_ANY)
+    return replace(found, margin=noted.margin, temperature=noted.temperature)
 
 
 REPAIRERS: dict[str, _Maker] = {"mlm": _masked_lm, "self": _self, "denoiser": _denoiser}

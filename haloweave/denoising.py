@@ -8,10 +8,13 @@ host's width.
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haloweave.errors import ModelUnsupported
+from haloweave.errors import ModelCorrupt, ModelUnsupported
 from haloweave.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -30,6 +33,46 @@ _PROBES = (
 )
 """Texts that two vocabularies which differ hardly write alike."""
 _REMEDY = "train one for this model: halo train --host MODEL --corruption scars --set time_conditioning=true"
+
+
+CALIBRATION = "calibration.json"
+"""In a denoiser's folder: what was measured of its decisions, for repair to use."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of a repairing denoiser. Raises ModelCorrupt for numbers that cannot be."""
+
+    temperature: float = 1.0
+    """By which the decisions' log probabilities are divided."""
+    margin: float = 0.0
+    """Nats that a change must win."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("temperature", self.temperature, 1e-3), ("margin", self.margin, 0.0)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not least <= value < math.inf:
+                raise ModelCorrupt(f"{CALIBRATION}: {name} should be a number >= {least}, got {value!r}")
+
+
+def calibrate(folder: Path, found: Calibration) -> None:
+    """Note it in a denoiser's folder. Raises CannotWrite."""
+    from haloweave.diffusion.disk import write_text
+
+    write_text(folder / CALIBRATION, json.dumps(asdict(found), indent=2) + "\n")
+
+
+def calibration(folder: Path) -> Calibration:
+    """What was noted there; nothing special if nothing was. Raises ModelCorrupt for a note that is none."""
+    try:
+        told = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        return Calibration(**told)
+    except FileNotFoundError:
+        return Calibration()
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelCorrupt(
+            f"{folder / CALIBRATION}: cannot be used ({error}); remove it, or measure anew: halo bench edits"
+        ) from error
 
 
 def load(folder: Path, progress: Progress = silent) -> Loaded:

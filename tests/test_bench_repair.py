@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fake_scorer import FakeScorer
 from fakes import ByteCodec
 from hypothesis import given
@@ -22,6 +23,8 @@ from haloweave.bench.beside import scarred
 from haloweave.bench.clean import restraint
 from haloweave.bench.holes import CONTEXT, NEXT, Case, changed, closed, read, stretches, texts
 from haloweave.bench.repair import lines
+from haloweave.diffusion import build as denoisers
+from haloweave.repair.denoise import DenoiserRepairer
 
 WORDS = "the cat sat on a mat and ran to the old rug by the fire while it was not cold at all there "
 
@@ -39,7 +42,13 @@ def case(seed: int = 0, size: int = 300) -> Case:
 def tools() -> Tools:
     counts = np.bincount(case().ids, minlength=260)
     scorer, codec = FakeScorer(260, seed=1), ByteCodec(chat=False)
-    return Tools(scorer, codec, masked_lm("bert"), counts, places=12, stumble=2.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        shape = {"vocab_size": 262, "mask_id": 260, "pad_id": 261, "max_len": 64, "time_conditioning": True}
+        small = {"arch": "editor", "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32}
+        editor = denoisers.denoiser(denoisers.config_of({**shape, **small}))
+    by = DenoiserRepairer(editor, 260, codec.control_ids, cutoff=1e-6)
+    return Tools(scorer, codec, masked_lm("bert"), counts, places=12, stumble=2.0, denoiser=by)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -26,12 +26,14 @@ from haloweave.bench.toy import HELD_OUT, TRAINED, Toy
 from haloweave.diffusion import build as denoisers
 from haloweave.diffusion import checkpoint
 from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
+from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.loss import masked_mean_ce
+from haloweave.diffusion.parcel import note
 from haloweave.diffusion.scars import Scars
 from haloweave.diffusion.tokenizer import Tokenizer, borrowed_tokenizer, train_tokenizer
 from haloweave.diffusion.training.optim import Average, adamw
 from haloweave.engine.hf.text import HFCodec
-from haloweave.errors import EngineFault, InvalidInput, ModelNotFound, ModelUnsupported
+from haloweave.errors import EngineFault, InvalidInput, ModelCorrupt, ModelNotFound, ModelUnsupported
 from haloweave.repair.base import Proposal, RepairWindow
 from haloweave.repair.denoise import DenoiserRepairer
 from haloweave.settings import settings
@@ -404,14 +406,57 @@ def test_a_folder_becomes_a_repairer_of_its_host(tmp_path: Path, host: Tensor) -
     assert all(0 <= i < len(host) for p in found for i in p.new_ids.tolist())
 
 
-def test_without_a_model_the_command_that_makes_one_is_told() -> None:
-    with pytest.raises(ModelNotFound, match="halo train --host smollm2-135m --corruption scars --set"):
-        made("", codec())
-
-
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnsupported, match=r"no model\.safetensors there"):
+    with pytest.raises(ModelNotFound, match="halo train --host MODEL"):
         made(tmp_path, codec())
+    (tmp_path / "model.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(ModelUnsupported, match="damaged"):
+        made(tmp_path, codec())
+
+
+def test_what_was_calibrated_is_used_and_rubbish_is_told(tmp_path: Path, host: Tensor) -> None:
+    folder = saved(tmp_path / "model", host)
+    assert (made(folder, codec()).margin, made(folder, codec()).temperature) == (0.0, 1.0)
+    denoising.calibrate(folder, denoising.Calibration(temperature=1.5, margin=2.0))
+    assert (made(folder, codec()).margin, made(folder, codec()).temperature) == (2.0, 1.5)
+    for rubbish in ("", "[]", '{"margin": "much"}', '{"margin": -1}', '{"margin": NaN}', '{"more": 1}'):
+        (folder / denoising.CALIBRATION).write_text(rubbish)
+        with pytest.raises(ModelCorrupt, match=r"calibration\.json"):
+            made(folder, codec())
+
+
+def test_one_that_never_saw_a_wrong_token_is_refused(tmp_path: Path, host: Tensor) -> None:
+    words = borrowed()
+    folder = saved(tmp_path / "model", host)
+    denoiser = denoising.load(folder).denoiser
+    checkpoint.save(folder, denoiser, words, {"host": "somebody", "step": 1, "corruption": "absorb"})
+    with pytest.raises(ModelUnsupported, match="--corruption scars, got absorb"):
+        made(folder, codec())
+
+
+def test_the_shipped_one_is_small_and_tells_nobody_where_its_texts_were() -> None:
+    folder = build.SHIPPED_DENOISER
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 30e6
+    told = note(folder / "model.safetensors") or {}
+    assert (told["bits"], told["host"]) == (8, "smollm2-135m")
+    assert not [value for value in told.values() if isinstance(value, str) and "/" in value]
+    assert denoising.calibration(folder).temperature != 1.0
+    assert (folder / "README.md").is_file()
+
+
+def test_packed_it_is_a_quarter_and_answers_nearly_as_before(tmp_path: Path, host: Tensor) -> None:
+    folder = saved(tmp_path / "model", host, arch="eco_editor", d_model=64, d_ff=256, reads_fully=True)
+    assert checkpoint.pack(folder, tmp_path / "packed") > 0
+    whole, packed = (tmp_path / name / "model.safetensors" for name in ("model", "packed"))
+    assert packed.stat().st_size < 0.45 * whole.stat().st_size
+    one, other = denoising.load(folder).denoiser, denoising.load(tmp_path / "packed").denoiser
+    xt = torch.arange(20)[None] % len(host)
+    with torch.no_grad():
+        p, q = (d(xt, torch.full((1, 20), 0.5)).softmax(-1) for d in (one, other))
+    assert float((p - q).abs().max()) < 0.02
+    with pytest.raises(BadInput, match="not packed yet"):
+        checkpoint.pack(tmp_path / "packed", tmp_path / "again")
 
 
 def test_a_denoiser_trained_without_heat_is_refused(tmp_path: Path, host: Tensor) -> None:

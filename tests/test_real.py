@@ -152,9 +152,24 @@ def test_it_speaks(loaded: Any) -> None:
     assert "Paris" in answer
 
 
-@pytest.mark.parametrize(
-    "name", sorted(build.REPAIRERS.keys() - {"denoiser"})
-)  # no weights come with that one
+def test_the_shipped_denoiser_finds_what_does_not_belong_and_leaves_the_rest(loaded: Any) -> None:
+    codec = HFCodec(loaded.tokenizer)
+    by = build.repairer(setup(), loaded, codec, name="denoiser", gated=False)
+    text = (
+        "The old man walked down the road to the village, where his daughter photosynthesis waited for him."
+    )
+    ids = codec.encode([text])[0]
+    wrong = next(i for i, token in enumerate(ids) if codec.piece(token) == b" photosynthesis")
+    found = repair(ids, np.full(len(ids), 0.9), by)
+    assert [c.index for c in found] == [wrong]
+    judge = build.scorer(loaded.model, codec, loaded.max_positions)
+    before, after = (judge.read([]).extend(text).sum() for text in (ids, applied(ids, found)))
+    assert after - before > 10
+    clean = codec.encode([PROSE])[0][:200]
+    assert len(repair(clean, np.ones(200), by, lock=1.0)) <= 2
+
+
+@pytest.mark.parametrize("name", ["mlm", "self"])  # to the small denoiser granite is a word like another
 @pytest.mark.parametrize("hot", ["the word alone", "everything"])
 def test_a_word_out_of_place_is_mended_and_nothing_else(loaded: Any, name: str, hot: str) -> None:
     codec = HFCodec(loaded.tokenizer)

@@ -9,13 +9,15 @@ free      self, without the guard            shrink    free, and may leave token
                                                        keep the brightest of the dead
 insert    48 rows less kept, and up to 48    joints    free, only next to a gap and at sentence ends
           tokens that the host puts into gaps
+denoiser  a denoiser proposes, guard and gate  eager     the same without the gate
+trim      eager, and may leave tokens out, as in shrink
 rejoin    specks go, the smallest gaps stay  rejoin+   rejoin, then self without the guard
           whole; no model is asked
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -23,7 +25,8 @@ import numpy as np
 
 from haloweave.bench.holes import Case
 from haloweave.memory.rejoin import rejoined
-from haloweave.repair.base import Repairer, RepairWindow, Scorer
+from haloweave.repair.base import Proposal, Repairer, RepairWindow, Scorer
+from haloweave.repair.denoise import DenoiserRepairer
 from haloweave.repair.diff import applied, repair
 from haloweave.repair.gate import Gated
 from haloweave.repair.guard import Guarded, positions
@@ -49,6 +52,8 @@ class Tools:
     places: int = 64
     margin: float = 4.0
     stumble: float = 10.0
+    denoiser: DenoiserRepairer | None = None
+    """Over the host's own tokens; without one its arms are left out."""
 
     def host(self, **changes: object) -> SelfRepairer:
         """The self repairer."""
@@ -76,6 +81,10 @@ class Tools:
         """The host, changing whatever it finds better by half a nat."""
         return self.host(stumble=0.0, margin=0.5, **changes)
 
+    def gated_denoiser(self, denoiser: DenoiserRepairer) -> Guarded:
+        """The denoiser as it ships: gated by the host, guarded outermost."""
+        return Guarded(Gated(denoiser, self.scorer, margin=self.margin, stumble=self.stumble), self.codec)
+
     def loose_mlm(self) -> Gated:
         """The masked LM, changing whatever the host finds better by half a nat."""
         return Gated(self.masked(hard=True, choices=4), self.scorer, margin=0.5, stumble=0.0)
@@ -83,6 +92,19 @@ class Tools:
 
 def arms(tools: Tools) -> Mapping[str, Arm]:
     """All arms by name."""
+    return _others(tools) | ({} if tools.denoiser is None else _of_denoiser(tools, tools.denoiser))
+
+
+def _of_denoiser(tools: Tools, denoiser: DenoiserRepairer) -> dict[str, Arm]:
+    eager = Guarded(denoiser, tools.codec)
+    return {
+        "denoiser": partial(_repaired, tools, Lengthwise(tools.gated_denoiser(denoiser)), window=256),
+        "eager": partial(_repaired, tools, Lengthwise(eager), window=256),
+        "trim": partial(_trimmed, eager),
+    }
+
+
+def _others(tools: Tools) -> dict[str, Arm]:
     return {
         "none": lambda case: case.kept,
         "random": partial(_random, tools),
@@ -160,10 +182,28 @@ def _joints(tools: Tools, case: Case) -> np.ndarray:
     return applied(case.kept, repair(case.kept, warm, tools.free(), lock=1.0, window=1024))
 
 
+@dataclass(frozen=True)
+class Lengthwise:
+    """A repairer of which only those proposals are heard that keep the number of tokens."""
+
+    repairer: Repairer
+
+    def propose(self, windows: Sequence[RepairWindow]) -> tuple[Proposal, ...]:
+        return tuple(p for p in self.repairer.propose(windows) if len(p.new_ids) == len(p.uid))
+
+
 def _shrunk(tools: Tools, case: Case) -> np.ndarray:
+    return _made_room(case, tools.free(delete=True), 1024)
+
+
+def _trimmed(eager: Repairer, case: Case) -> np.ndarray:
+    return _made_room(case, eager, 256)
+
+
+def _made_room(case: Case, repairer: Repairer, window: int) -> np.ndarray:
     """What was left out makes room for the brightest of the dead."""
     warm = heat(case.brightness[~case.dead])
-    changes = repair(case.kept, warm, tools.free(delete=True), lock=1.0, window=1024)
+    changes = repair(case.kept, warm, repairer, lock=1.0, window=window)
     alive = np.flatnonzero(~case.dead)
     now = {int(alive[c.index]): c.new_id for c in changes}
     spared = _brightest(case, sum(c.new_id is None for c in changes))

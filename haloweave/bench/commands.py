@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from haloweave.bench import denoisers_commands, durable_commands
+from haloweave.bench import denoisers_commands, durable_commands, edits_commands, warm_commands
 from haloweave.bench.crash.command import crash
 from haloweave.bench.report import Json, Model, Report, Rows, Threads, bar, load, median
 from haloweave.settings import Settings, settings
@@ -27,6 +27,8 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
     durable_commands.register(app)
     denoisers_commands.register(app)
+    warm_commands.register(app)
+    edits_commands.register(app)
     app.command()(crash)
 
 
@@ -205,6 +207,9 @@ def repair(
     arms: Annotated[str, typer.Option(help="Comma-separated; empty: all.")] = "",
     smooth: Annotated[list[int], typer.Option(help="Neighbours over which culling is smoothed.")] = [1, 15],  # noqa: B006
     margin: Annotated[float | None, typer.Option(min=0, help="Nats a change must win.")] = None,
+    denoiser: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A denoiser that repairs. (the one that is shipped)")
+    ] = None,
     model: Model = None,
     threads: Threads = 0,
     as_json: Json = False,
@@ -215,7 +220,7 @@ def repair(
     s, loaded = load(model, threads)
     loaded.tokenizer.chat_template = None
     s = s.model_copy(update={} if margin is None else {"repair_margin": margin})
-    bench = Bench.of(s, loaded, data, windows)
+    bench = Bench.of(s, loaded, data, windows, denoiser)
     if Part.HOLES in part:
         columns = ["cull", "arm", "next 256: nats", "better than none [95 %]", "gap closed [95 %]"]
         out = Report(as_json, "Reading a culled text again", [*columns, "perplexity", "rows", "changed"])

@@ -34,13 +34,16 @@ def denoisers(
     d_ff: Annotated[int, typer.Option(min=8)] = 1024,
     vocab: Annotated[int, typer.Option(min=16)] = 8192,
     bf16: Annotated[bool, typer.Option(help="Multiply in bfloat16, on all sides.")] = False,
+    device: Annotated[str, typer.Option(help="Where all sides compute: auto, cpu, cuda.")] = "auto",
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
     """Training and reading speed of each denoiser, beside a plain BertForMaskedLM of the same shape."""
     from haloweave.bench import denoisers as bench
+    from haloweave.diffusion.training import hardware
 
     _use(threads)
+    place = hardware.device(device)
     shape = bench.Shape(vocab_size=vocab, d_model=d_model, n_layers=n_layers, n_heads=n_heads, d_ff=d_ff)
     chosen, paces = [a for a in arms.split(",") if a], []
     columns = ["T", "arm", "parameters", "training tokens/s", "to baseline [95 %]", "reading tokens/s"]
@@ -49,10 +52,11 @@ def denoisers(
     out = Report(as_json, title, [*columns, "to baseline [95 %]", "peak training", "peak reading"])
     with bar("lengths", len(length)) as tell:
         for i, n in enumerate(length):
-            paces += bench.measure(shape, chosen, n, tokens=tokens, rounds=rounds, bf16=bf16)
+            paces += bench.measure(shape, chosen, n, tokens=tokens, rounds=rounds, bf16=bf16, device=place)
             tell(i + 1)
     for record, cells in bench.lines(paces):
-        out.row({"bench": "denoisers", "part": "speed", "dtype": dtype, **record}, cells)
+        told = {"bench": "denoisers", "part": "speed", "dtype": dtype, "device": str(place)}
+        out.row(told | record, cells)
     out.end()
     columns = ["arm", "training", "reading"]
     grow = Report(as_json, "Seconds of a row grow as T to the power of", columns)

@@ -17,7 +17,7 @@ from haloweave.bench.beside import Beside, beside, scarred
 from haloweave.bench.clean import Restraint, restraint
 from haloweave.bench.holes import Case, Reading, Share, cases, closed, read, stretches, texts
 from haloweave.bench.stats import Interval, paired
-from haloweave.errors import InvalidInput
+from haloweave.errors import InvalidInput, ModelNotFound, ModelUnsupported
 from haloweave.settings import Settings
 
 _CLEAN_TEXTS, _CLEAN_TOKENS = 10, 128
@@ -63,10 +63,16 @@ class Bench:
     loaded: Any
     tools: Tools
     stretches: tuple[tuple[str, np.ndarray], ...]
+    denoiser: Path | None = None
 
     @staticmethod
-    def of(s: Settings, loaded: Any, data: Sequence[Path], windows: int) -> Bench:
-        """Raises InvalidInput if the texts are too short for a single stretch."""
+    def of(
+        s: Settings, loaded: Any, data: Sequence[Path], windows: int, denoiser: Path | None = None
+    ) -> Bench:
+        """`denoiser`: the folder of one, for its arms; None: the shipped one, where it fits this host.
+
+        Raises InvalidInput if the texts are too short for a single stretch.
+        """
         from haloweave.engine.hf.text import HFCodec
 
         codec = HFCodec(loaded.tokenizer, [loaded.tokenizer.eos_token_id])
@@ -76,9 +82,15 @@ class Bench:
             raise InvalidInput("the texts are too short: a stretch takes 1,280 tokens")
         counts = np.bincount(np.concatenate([ids for _, ids in found]), minlength=judge.vocabulary)
         tools = Tools(
-            judge, codec, build.masked_lm(s), counts, margin=s.repair_margin, stumble=s.repair_stumble
+            judge,
+            codec,
+            build.masked_lm(s),
+            counts,
+            margin=s.repair_margin,
+            stumble=s.repair_stumble,
+            denoiser=_denoiser(denoiser, codec, judge.vocabulary, s.device),
         )
-        return Bench(s, loaded, tools, found)
+        return Bench(s, loaded, tools, found, denoiser)
 
     def holes(
         self,
@@ -105,22 +117,38 @@ class Bench:
             yield from lines(smooth, names, seen[smooth])
 
     def clean(self) -> Iterator[Restraint]:
-        """Both repairers, as they ship, on texts that nothing was taken from."""
+        """All repairers, as they ship, on texts that nothing was taken from."""
         some = self.stretches[:_CLEAN_TEXTS]
         intact = [ids[256 : 256 + _CLEAN_TOKENS].astype(np.int32) for _, ids in some]
-        for name in build.REPAIRERS:
+        for name in self._repairers():
             yield restraint(name, self._shipped(name), intact)
 
     def speed(self) -> Iterator[Beside]:
-        """The masked LM alone, then both repairers as they ship, beside decoding."""
+        """The masked LM alone, then all repairers as they ship, beside decoding."""
         ids = np.concatenate([ids for _, ids in self.stretches]).astype(np.int32)
         windows = scarred(ids, 64)
         yield beside(self.loaded, self.settings, self.tools.masked(), windows, name="mlm, not gated")
-        for name in build.REPAIRERS:
+        for name in self._repairers():
             yield beside(self.loaded, self.settings, self._shipped(name), windows, name=name, batch=1)
 
+    def _repairers(self) -> list[str]:
+        return [name for name in build.REPAIRERS if name != "denoiser" or self.tools.denoiser is not None]
+
     def _shipped(self, name: str) -> Any:
-        return build.repairer(self.settings, self.loaded, self.tools.codec, name=name)
+        s = self.settings
+        if name == "denoiser" and self.denoiser is not None:
+            s = s.model_copy(update={"repair_model": str(self.denoiser)})
+        return build.repairer(s, self.loaded, self.tools.codec, name=name)
+
+
+def _denoiser(folder: Path | None, codec: Any, vocabulary: int, device: str) -> Any:
+    """The one asked for, or the shipped one; None where that is of another host, or there is none."""
+    if folder is not None:
+        return build.denoiser(folder, codec, vocabulary, device)
+    try:
+        return build.denoiser(build.SHIPPED_DENOISER, codec, vocabulary, device)
+    except (ModelNotFound, ModelUnsupported):
+        return None
 
 
 def _told(smooth: int, case: Case, readings: dict[str, Reading]) -> dict[str, Any]:

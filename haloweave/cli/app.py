@@ -21,12 +21,14 @@ from haloweave.cli import (
     bench,
     chat,
     compare,
+    corpus,
     demo,
     doctor,
     evaluate_denoiser,
     inspect,
     minds,
     models,
+    pack,
     repair,
     sample,
     stream,
@@ -75,11 +77,13 @@ app.command("test-kv")(testkv.exactness)
 app.add_typer(bench.app)
 app.add_typer(models.app)
 app.add_typer(minds.app)
+app.command()(corpus.corpus)
 app.command("train-mlm")(train.train_mlm)
 app.command("train")(train_denoiser.train_denoiser)
 app.command()(sample.sample)
 app.command("eval")(evaluate_denoiser.evaluate)
 app.command()(compare.compare)
+app.command()(pack.pack)
 app.command()(doctor.doctor)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Halo Weave contributors
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
-"""`halo bench`: the measurements, an empty shelf that `haloweave.bench` fills.
+"""`halo bench`: the measurements, an empty shelf that `haloweave.bench` and `bench_denoisers` fill.
 
 The hook: if the module `haloweave.bench.commands` exists, its `register(app)` is called with this Typer
 app when `bench` is on the command line, and adds its commands. It must import light, and load torch
@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import typer
 
 HOOK = "haloweave.bench.commands"
+BESIDE = "haloweave.cli.bench_denoisers"
 
 app = typer.Typer(
     name="bench",
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 
 def load() -> None:
-    """Let `haloweave.bench` add its commands, once."""
+    """Let `haloweave.bench` add its commands, once; then those that share what `halo eval` has."""
     if find_spec(HOOK) is not None and not app.registered_commands:
         import_module(HOOK).register(app)
+        import_module(BESIDE).register(app)

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from haloweave.cli.tools import Tools, tools_of
 from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from haloweave.cli.contest import Entrant
     from haloweave.cli.denoiser_run import Watch
     from haloweave.diffusion.compare import Comparison
 
@@ -48,8 +49,16 @@ def compare(
         int,
         typer.Option("--longest", metavar="T", min=8, help="Where the growth of a call's cost is measured."),
     ] = 4096,
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", metavar="NAME", help="Of the training steps that are timed, as in train."),
+    ] = "auto",
     device: denoisers.Device = "auto",
     seed: denoisers.Seed = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write README.md, pictures and results.json there."),
+    ] = None,
     unmatched: Annotated[
         bool, typer.Option("--unmatched", help="Compare what is not comparable too, and say so.")
     ] = False,
@@ -71,7 +80,13 @@ def compare(
     from haloweave.diffusion import compare as measure
     from haloweave.diffusion.evaluate import Measures
     from haloweave.diffusion.judging.race import Race
+    from haloweave.diffusion.training import hardware
 
+    if report is not None:
+        from haloweave.bench import plots
+
+        plots.wanted()
+    bf16 = hardware.bf16(dtype, hardware.device(device))
     with ExitStack() as stack:
         folders = contest.trained(models, out, _watch(stack, tools), unmatched=unmatched)
     with reporting(tools, "loading") as progress:
@@ -93,12 +108,32 @@ def compare(
             held,
             first.loaded.tokenizer.decode,
             plan,
-            run=Race(rounds=rounds, lengths=tuple(longest >> n for n in (3, 2, 1, 0))),
+            run=Race(
+                rounds=rounds,
+                lengths=tuple(longest >> n for n in (3, 2, 1, 0)),
+                repeats=max(3, rounds),
+                bf16=bf16,
+            ),
             judge=load_judge(judge, progress) if samples else None,
             unmatched=unmatched,
             progress=progress,
         )
     _tell(tools, found, as_json)
+    if report is not None:
+        dtypes = "bfloat16 in training, float32 in calls" if bf16 else "float32"
+        _report(report, entrants, found, seed, {"dtype": dtypes, "held_out_rows": len(held.rows)})
+        tools.say(f"the report: {report / 'README.md'}")
+
+
+def _report(folder: Path, entrants: Sequence[Entrant], found: Comparison, seed: int, more: Any) -> None:
+    """The comparison as a folder, with how each was trained."""
+    from haloweave.bench.provenance import provenance
+    from haloweave.cli.comparison_report import Report, write
+    from haloweave.diffusion.training.curves import CSV, read
+
+    curves = {e.contestant.name: read(e.folder / CSV) for e in entrants}
+    seeds = {"measuring": seed, **{e.contestant.name: e.contestant.facts.seed for e in entrants}}
+    write(folder, Report(found, curves, provenance(seeds, **more)))
 
 
 def _watch(stack: ExitStack, tools: Tools) -> Callable[[bool], Watch]:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from haloweave import corpus as texts
-from haloweave import models
+from haloweave import models, warm_starts
 from haloweave.corpus import Document
 from haloweave.diffusion import build, data, room
 from haloweave.diffusion import tokenizer as tokenizers
@@ -31,10 +31,12 @@ from haloweave.diffusion.errors import BadCheckpoint, BadInput, CannotWrite
 from haloweave.diffusion.text.host_table import embedding_table
 from haloweave.diffusion.tokenizer import Tokenizer
 from haloweave.diffusion.train import Material, Report, Trained, Trainer
-from haloweave.diffusion.training.hardware import Machine, machine
-from haloweave.diffusion.training.noise import noise_of
+from haloweave.diffusion.training.hardware import Machine, keep_memory, machine
+from haloweave.diffusion.training.noise import counts, noise_of
 from haloweave.diffusion.training.processes import launched
+from haloweave.diffusion.training.recipe import Recipe
 from haloweave.diffusion.training.settings import Settings, Surroundings
+from haloweave.diffusion.training.teacher import Answers, recorded
 from haloweave.progress import Progress, silent
 
 _MADE = "made.json"
@@ -94,6 +96,8 @@ def train(settings: Settings, watch_of: Callable[[bool], Watch]) -> Trained:
     paths = _paths(around)  # a wrong name is told before anything is fetched or started
     with launched(around.device) as processes:
         here = machine(around.device, recipe.dtype, processes)
+        if here.place.type == "cpu":
+            keep_memory()
         return _train(settings, paths, here, watch_of(here.leads))
 
 
@@ -135,6 +139,7 @@ def _material(settings: Settings, paths: Sequence[Path], here: Machine, progress
     around = settings.around
     tokenizer, table = _tokenizer(around, paths, progress)
     corpus = _corpus(around, paths, tokenizer, progress)
+    answers = _answers(around, settings.recipe, corpus, tokenizer, here, progress)
     if here.leads:
         here.processes.wait()
     width = None if table is None else table.shape[1]
@@ -144,10 +149,18 @@ def _material(settings: Settings, paths: Sequence[Path], here: Machine, progress
         room.check_rows(config, settings.recipe.batch_size, around.seq_len)
     torch.manual_seed(settings.recipe.seed)
     denoiser = build.denoiser(config, table)
-    told = {"host": around.host, "data": [str(path) for path in around.data_dir]}
+    if around.prior:
+        denoiser.begin_at(counts(corpus, tokenizer.vocab_size))
+    start = around.initialiser and warm_starts.initialise(denoiser, around.initialiser, progress)
+    told = {
+        "host": around.host,
+        "corruption": settings.recipe.corruption,
+        "data": [str(path) for path in around.data_dir],
+    }
     cache = None if around.cache is None else str(around.cache.resolve())
     split = {"cache": cache, "valid_share": around.valid_share, "split_seed": _SPLIT}
-    return Material(denoiser, tokenizer, corpus, {**told, **split, "held_out_by": corpus.held_out_by})
+    more = {**told, **split, "held_out_by": corpus.held_out_by}
+    return Material(denoiser, tokenizer, corpus, more, answers, start)
 
 
 def _tokenizer(
@@ -222,6 +235,22 @@ def _corpus(
     return replace(
         corpus, valid=apart.train, fingerprint=mark, held_out_by="files", held_out_tokens=apart.tokens
     )
+
+
+def _answers(
+    around: Surroundings,
+    recipe: Recipe,
+    corpus: data.Corpus,
+    tokenizer: Tokenizer,
+    here: Machine,
+    progress: Progress,
+) -> Answers | None:
+    """What the host, as a teacher, says of part of the corpus; None where the recipe asks for none."""
+    if not recipe.distil or around.host is None:
+        return None
+    teacher = warm_starts.HostTeacher(models.resolve(around.host, progress=progress), tokenizer, here.place)
+    folder = _cache(around) / "answers"
+    return recorded(corpus, teacher, folder, recipe.distil_blocks, recipe.distil_top, progress)
 
 
 def _documents(paths: Sequence[Path], progress: Progress) -> Iterator[Document]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from haloweave import denoising
-from haloweave.cli import denoisers, unmasking
+from haloweave.cli import denoisers, indic, unmasking
 from haloweave.cli.options import Json
 from haloweave.cli.tools import Tools, tools_of
+from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from haloweave.diffusion.evaluate import Evaluation
 
 
@@ -23,6 +27,20 @@ def evaluate(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `halo train` wrote.")],
     data: denoisers.Data = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", metavar="NAME", help="By language and script instead: indic.")
+    ] = None,
+    lexicon: Annotated[
+        Path | None,
+        typer.Option("--lexicon", metavar="PATH", help="Transliterations, .tsv: ask for words in both."),
+    ] = None,
+    trained_on: Annotated[
+        list[Path] | None,
+        typer.Option("--trained-on", metavar="PATH", help="Training text, if its model does not tell."),
+    ] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Measure without looking for the texts in training text.")
+    ] = False,
     draws: denoisers.Draws = 4,
     blocks: denoisers.BlockCount = 256,
     infills: denoisers.Infills = 32,
@@ -49,8 +67,16 @@ def evaluate(
     themselves is worth nothing. Words that mix Devanagari and Latin letters are counted beside real text's.
 
     Holes are filled greedily; texts are sampled at temperature 1.
+
+    --suite indic measures by language on the folder that `halo corpus` wrote (--data): bits per byte, whether
+    words, edits and texts keep to their scripts, broken grapheme clusters, code mixing, transliteration. Text
+    that was trained on is refused.
     """
     tools = tools_of(context)
+    if suite not in (None, indic.NAME):
+        raise InvalidInput(f"--suite {suite}: expected {indic.NAME}")
+    if suite is None and (lexicon or trained_on or unchecked):
+        raise InvalidInput(f"--lexicon, --trained-on and --unchecked are for --suite {indic.NAME}")
     from haloweave.cli.ar_judge import load_judge
     from haloweave.cli.waiting import reporting
     from haloweave.diffusion import evaluate as measure
@@ -68,7 +94,6 @@ def evaluate(
             sets=sets or (),
         )
         how = unmasking.plan_of(loaded, asked)
-        held = denoisers.held_text(loaded, model, data, blocks, seed, progress)
         plan = measure.Measures(
             draws=draws,
             infills=infills,
@@ -77,11 +102,20 @@ def evaluate(
             filling=replace(how.unmasking, temperature=0.0),
             sampling=how.unmasking,
             block=how.block,
+            nothing=denoisers.may_say_nothing(model),
             seed=seed,
         )
-        reader = load_judge(judge, progress) if samples else None
-        found = measure.evaluate(loaded.denoiser, held, loaded.tokenizer.decode, plan, reader, progress)
-    _tell(tools, model, judge, found, as_json)
+        if suite is None:
+            held = denoisers.held_text(loaded, model, data, blocks, seed, progress)
+            reader = load_judge(judge, progress) if samples else None
+            found = measure.evaluate(loaded.denoiser, held, loaded.tokenizer.decode, plan, reader, progress)
+        else:
+            wanted = indic.Wanted(data or (), lexicon, trained_on or (), unchecked, blocks)
+            judged = indic.judged(loaded, wanted, plan, progress)
+    if suite is None:
+        _tell(tools, model, judge, found, as_json)
+    else:
+        _tell_suite(tools, model, judged, as_json)
 
 
 def _tell(tools: Tools, model: Path, judge: str, found: Evaluation, as_json: bool) -> None:
@@ -92,7 +126,22 @@ def _tell(tools: Tools, model: Path, judge: str, found: Evaluation, as_json: boo
 
         emit(tools, {"model": str(model), "judge": judge, **evaluation_plain(found)})
         return
-    for part in evaluation_tables(found):
+    _show(tools, evaluation_tables(found))
+
+
+def _tell_suite(tools: Tools, model: Path, found: indic.Judged, as_json: bool) -> None:
+    from haloweave.cli.indic_figures import judged_plain, judged_tables
+
+    if as_json:
+        from haloweave.cli.report import emit
+
+        emit(tools, {"model": str(model), "suite": indic.NAME, **judged_plain(found)})
+        return
+    _show(tools, judged_tables(found))
+
+
+def _show(tools: Tools, parts: Iterable[Table | str]) -> None:
+    for part in parts:
         if isinstance(part, str):
             tools.tell(part)
             tools.out.print()

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from haloweave.cli.tabular import interval as _interval
+from haloweave.cli.tabular import percent as _percent
+from haloweave.cli.tabular import table as _table
 from haloweave.diffusion.judging.intervals import Interval
 
 if TYPE_CHECKING:
@@ -138,10 +141,6 @@ def _words(g: Generation) -> Table:
     return table
 
 
-def _percent(x: Interval) -> tuple[str, str]:
-    return f"{x.value:.2%}", f"{x.low:.2%} .. {x.high:.2%}" if math.isfinite(x.low) else "not known"
-
-
 _CLOCK = ("p50 ms", "95 %", "p99 ms", "calls", "calls/token")
 
 
@@ -156,18 +155,6 @@ def _variety(found: Judged) -> tuple[str, str]:
     return f"{v.entropy:.3f}", " / ".join(f"{d:.3f}" for d in v.distinct)
 
 
-def _interval(x: Interval, digits: int) -> tuple[str, str]:
-    doubt = f"{x.low:,.{digits}f} .. {x.high:,.{digits}f}" if math.isfinite(x.low) else "not known"
-    return f"{x.value:,.{digits}f}", doubt
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right")
-    return table
-
-
 def comparison_tables(c: Comparison) -> Iterator[Table | str]:
     """Numbers side by side, then each rule, then the decision."""
     for odd in c.mismatches:
@@ -176,7 +163,7 @@ def comparison_tables(c: Comparison) -> Iterator[Table | str]:
     for name, decision in c.decisions.items():
         table = _table(f"may {name} replace {next(iter(c.results))}?", "rule", "measured", "")
         for o in decision.outcomes:
-            table.add_row(o.rule, o.wanted, o.got, "holds" if o.holds else "FAILS")
+            table.add_row(o.rule, o.wanted, o.got, "FAILS" if o.verdict == "fails" else o.verdict)
         yield table
     yield f"decision: {c.primary} is the primary denoiser"
 

@@ -81,7 +81,8 @@ def sample(
     """Generate text with a masked-diffusion denoiser, or fill the holes of one.
 
     Text comes out all over at once: the denoiser is called a few times, and each time what it is surest of
-    is kept. A text longer than it can read is written block by block. A denoiser that was trained on spans or
+    is kept. Nothing is written that would break the text: half a character, a vowel sign behind a space.
+    A text longer than it can read is written block by block. A denoiser that was trained on spans or
     scars may leave a part of a hole empty. Afterwards you are told how many calls and milliseconds it took.
     """
     tools = tools_of(context)

@@ -39,7 +39,11 @@ Config = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", metavar="NAME", help="transformer, eco_hybrid or hierarchical. (transformer)"),
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        help="transformer, eco_hybrid, hierarchical, encoder, editor, eco_editor. (transformer)",
+    ),
 ]
 DataDir = Annotated[
     list[Path] | None,
@@ -51,10 +55,10 @@ OutputDir = Annotated[
 SeqLen = Annotated[int | None, _number("--seq-len", "Tokens a block. (256)", 2)]
 BatchSize = Annotated[int | None, _number("--batch-size", "Blocks read at once, by each process. (16)")]
 GradAccum = Annotated[int | None, _number("--grad-accum", "Batches before the weights change. (1)")]
-DModel = Annotated[int | None, _number("--d-model", "Width. (256)")]
+DModel = Annotated[int | None, _number("--d-model", "Width. (256; encoder 384)")]
 NLayers = Annotated[int | None, _number("--n-layers", "Blocks; of one pass, in hierarchical. (6; 2)")]
-NHeads = Annotated[int | None, _number("--n-heads", "Heads of attention. (4)")]
-DFf = Annotated[int | None, _number("--d-ff", "Width inside the feed-forward networks. (1024)")]
+NHeads = Annotated[int | None, _number("--n-heads", "Heads of attention. (4; encoder 12)")]
+DFf = Annotated[int | None, _number("--d-ff", "Width inside the feed-forward networks. (1024; encoder 1536)")]
 MemorySlots = Annotated[int | None, _number("--memory-slots", "Slots of memory; eco_hybrid. (16)")]
 ConvKernel = Annotated[
     int | None, _number("--conv-kernel", "Tokens that a convolution sees, odd; eco_hybrid. (7)")

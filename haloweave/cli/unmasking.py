@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
     from haloweave.diffusion.checkpoint import Loaded
+    from haloweave.diffusion.sampling.orders import Order
     from haloweave.diffusion.unmask import Unmasking
 
 ConfidenceStop = Annotated[
@@ -38,7 +40,8 @@ Sets = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="More of the plan: draw=inverse_cdf|gumbel, remask=cap:0.1|rescale:0.1|doubtful:0.1, "
-        "cache=true|false, block=N.",
+        "cache=true|false, block=N, joins=false (write broken characters too), order_noise=X (confidence), "
+        "order_weight=X (strategic).",
     ),
 ]
 
@@ -81,19 +84,38 @@ def plan_of(loaded: Loaded, asked: Asked) -> Planned:
     block = more.pop("block", None)
     if block is not None and not 1 <= block <= loaded.denoiser.config.max_len:
         raise InvalidInput(f"--set block: expected 1..{loaded.denoiser.config.max_len} tokens, got {block}")
+    order = _order(asked.order, more.pop("order_noise", None), more.pop("order_weight", None))
+    joined = more.pop("joins", True) and loaded.tokenizer.joining.needed
+    joining = loaded.tokenizer.joining if joined else None
     plan: dict[str, Any] = {"remask": Cap(asked.remask) if asked.remask else None, **more}
     unmasking = Unmasking(
         steps=asked.steps or int(loaded.told.get("sample_steps") or Unmasking.steps),
-        order=build.order(asked.order),
+        order=order,
         temperature=asked.temperature,
         top_p=asked.top_p,
         schedule=build.schedule(asked.schedule),
         threshold=asked.threshold,
         confidence_stop=asked.confidence_stop,
         ancestral=asked.ancestral,
+        joining=joining,
         **plan,
     )
     return Planned(unmasking, block)
+
+
+def _order(name: str, noise: float | None, weight: float | None) -> Order:
+    """An order with its settings. Raises InvalidInput for one that this order has not."""
+    from haloweave.diffusion import build
+    from haloweave.diffusion.sampling.orders import Confidence, Strategic
+
+    order = build.order(name)
+    if noise is not None and not isinstance(order, Confidence):
+        raise InvalidInput(f"--set order_noise: --order {name} has none; confidence has")
+    if weight is not None and not isinstance(order, Strategic):
+        raise InvalidInput(f"--set order_weight: --order {name} has none; strategic has")
+    if noise is not None:
+        return Confidence(noise)
+    return order if weight is None else Strategic(weight)
 
 
 def _set(sets: Sequence[str]) -> dict[str, Any]:
@@ -110,13 +132,23 @@ def _set(sets: Sequence[str]) -> dict[str, Any]:
 def _kinds() -> Mapping[str, Callable[[str], Any]]:
     from haloweave.diffusion import build
 
-    return {"draw": build.draw, "remask": build.remask, "cache": _switch, "block": _count}
+    named = {"draw": build.draw, "remask": build.remask, "block": _count}
+    switches = {"cache": partial(_switch, "cache"), "joins": partial(_switch, "joins")}
+    numbers = {name: partial(_number, name) for name in ("order_noise", "order_weight")}
+    return named | switches | numbers
 
 
-def _switch(value: str) -> bool:
+def _switch(name: str, value: str) -> bool:
     if value not in ("true", "false"):
-        raise InvalidInput(f"--set cache={value}: expected true or false")
+        raise InvalidInput(f"--set {name}={value[:20]}: expected true or false")
     return value == "true"
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise InvalidInput(f"--set {name}={value[:20]}: expected a number") from error
 
 
 def _count(value: str) -> int:

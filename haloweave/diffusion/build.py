@@ -19,6 +19,13 @@ from torch import Tensor
 from haloweave.diffusion.corrupt import Absorb, Corruption, FrequencyAware, Hybrid
 from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig
 from haloweave.diffusion.denoisers.eco_hybrid import EcoHybrid, EcoHybridConfig
+from haloweave.diffusion.denoisers.editor import (
+    EcoEditor,
+    EcoEditorConfig,
+    TransformerEditor,
+    TransformerEditorConfig,
+)
+from haloweave.diffusion.denoisers.encoder import Encoder, EncoderConfig
 from haloweave.diffusion.denoisers.hierarchical import Hierarchical, HierarchicalConfig
 from haloweave.diffusion.denoisers.transformer import Transformer, TransformerConfig
 from haloweave.diffusion.errors import BadInput
@@ -36,12 +43,16 @@ from haloweave.diffusion.sampling.orders import (
 from haloweave.diffusion.sampling.remask import Cap, Doubtful, Remask, Rescale
 from haloweave.diffusion.scars import Scars
 from haloweave.diffusion.schedule import Cosine, Linear, LogLinear, Schedule
+from haloweave.diffusion.script_noise import WholeUnits
 from haloweave.diffusion.spans import CullSpans
 
 ARCHITECTURES: Mapping[str, tuple[type[DenoiserConfig], type[Denoiser]]] = {
     "transformer": (TransformerConfig, Transformer),
     "eco_hybrid": (EcoHybridConfig, EcoHybrid),
     "hierarchical": (HierarchicalConfig, Hierarchical),
+    "encoder": (EncoderConfig, Encoder),
+    "editor": (TransformerEditorConfig, TransformerEditor),
+    "eco_editor": (EcoEditorConfig, EcoEditor),
 }
 SCHEDULES: Mapping[str, Schedule] = {"cosine": Cosine(), "linear": Linear(), "log_linear": LogLinear()}
 CORRUPTIONS: Mapping[str, type[Corruption]] = {
@@ -50,6 +61,7 @@ CORRUPTIONS: Mapping[str, type[Corruption]] = {
     "frequency": FrequencyAware,
     "spans": CullSpans,
     "scars": Scars,
+    "clusters": WholeUnits,
 }
 ORDERS: Mapping[str, Order] = {
     "random": Random(),
@@ -124,7 +136,7 @@ def corruption(name: str, known: Mapping[str, Any], options: Mapping[str, Any] |
     """A corruption by name.
 
     `known`: what tokenizer and corpus know, the same for all (mask_id, pad_id, vocab_size, specials,
-    protected, information, starts); each takes what it has a field for. `options`: what somebody asked for,
+    information, starts, and so on); each takes what it has a field for. `options`: what somebody asked for,
     each a field of it. Raises BadInput for an unknown name or option, or where something needed is missing.
     """
     kind = named("corruption", name, CORRUPTIONS)

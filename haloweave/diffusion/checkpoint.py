@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,12 @@ from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig
 from haloweave.diffusion.disk import write_text
 from haloweave.diffusion.errors import BadCheckpoint, BadInput
 from haloweave.diffusion.parcel import Parcel, as_json, note, read, whole, write
+from haloweave.diffusion.quantise import quantise, restore
 from haloweave.diffusion.tokenizer import Tokenizer
 
+_BITS = 8
+_AT_HOME = ("data", "cache")
+"""Where its maker keeps the texts: nobody else's business."""
 MODEL, CONFIG, TOKENIZER, RECIPE = "model.safetensors", "config.json", "tokenizer", "recipe.json"
 
 
@@ -48,8 +52,13 @@ class Loaded:
 
 
 def config_told(config: DenoiserConfig) -> dict[str, Any]:
-    """A config as JSON has it; `build.config_of` makes a config of it again."""
-    return {"arch": config.arch, **asdict(config)}
+    """A config as JSON has it; `build.config_of` makes a config of it again. Fields that came after models
+    had been saved are left out at their defaults."""
+    told = asdict(config)
+    for one in fields(config):
+        if one.metadata.get("untold") and told[one.name] == one.default:
+            del told[one.name]
+    return {"arch": config.arch, **told}
 
 
 def borrowed_digest(denoiser: Denoiser) -> str | None:
@@ -120,6 +129,24 @@ def save(folder: Path, denoiser: Denoiser, tokenizer: Tokenizer, told: Mapping[s
     write(folder / MODEL, Parcel(own(denoiser), {**told, "identity": mine}))
 
 
+def pack(folder: Path, target: Path) -> int:
+    """The model of a folder in 8 bits into another one, without what only training needs; bytes written.
+
+    Raises BadCheckpoint for a folder without a whole model, BadInput for one that is packed, CannotWrite.
+    """
+    kept = read(folder / MODEL)
+    if kept is None:
+        raise BadCheckpoint(f"{folder}: no {MODEL} there; expected a folder that `halo train` wrote")
+    if kept.told.get("bits") == _BITS or folder.resolve() == target.resolve():
+        raise BadInput(f"{target}: expected a folder other than {folder}, and a model not packed yet")
+    Tokenizer.load(folder / TOKENIZER).save(target / TOKENIZER)
+    for name in (CONFIG, RECIPE):
+        write_text(target / name, (folder / name).read_text(encoding="utf-8"))
+    told = {name: value for name, value in kept.told.items() if name not in _AT_HOME}
+    write(target / MODEL, Parcel(quantise(kept.tensors), {**told, "bits": _BITS}))
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
 def from_pretrained(folder: Path, borrowed: Float[Tensor, "V E"] | None = None) -> Loaded:
     """A denoiser and its tokenizer from a folder that training wrote.
 
@@ -137,8 +164,9 @@ def from_pretrained(folder: Path, borrowed: Float[Tensor, "V E"] | None = None) 
     except (KeyError, TypeError, AttributeError, BadInput) as error:
         raise BadCheckpoint(f"{folder}: {MODEL} has no config that is known here ({error})") from error
     denoiser = _denoiser(folder, config, lent, borrowed)
-    put(denoiser, kept.tensors, folder / MODEL)
-    _refuse_rubbish(kept.tensors, folder / MODEL)
+    tensors = restore(kept.tensors) if told.get("bits") == _BITS else kept.tensors
+    put(denoiser, tensors, folder / MODEL)
+    _refuse_rubbish(tensors, folder / MODEL)
     tokenizer = Tokenizer.load(folder / TOKENIZER)
     if tokenizer.fingerprint != vocabulary:
         raise BadCheckpoint(
@@ -149,7 +177,7 @@ def from_pretrained(folder: Path, borrowed: Float[Tensor, "V E"] | None = None) 
         fits(denoiser, tokenizer)
     except BadInput as error:
         raise BadCheckpoint(f"{folder}: {MODEL} and its tokenizer disagree: {error}") from error
-    shown = {"arch": config.arch, "config": mine["config"]}
+    shown = {"arch": config.arch, "config": {"arch": config.arch, **asdict(config)}}
     return Loaded(denoiser.eval(), tokenizer, {**told, **shown})
 
 

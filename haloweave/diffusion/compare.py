@@ -22,7 +22,7 @@ from haloweave.diffusion.evaluate import Evaluation, Measures, evaluate
 from haloweave.diffusion.judging.held import Decode, Held, per_script
 from haloweave.diffusion.judging.intervals import Interval, median_ratio, ratio
 from haloweave.diffusion.judging.judge import Judge
-from haloweave.diffusion.judging.race import Race, Speed, race
+from haloweave.diffusion.judging.race import AtLength, Race, Speed, race
 from haloweave.diffusion.judging.rules import Decision, Measured, Rules, ScriptGap, Stability, decide
 from haloweave.diffusion.progress import Progress, silent
 from haloweave.diffusion.sampling.reader import device_of
@@ -65,6 +65,18 @@ class Result:
 
 
 @dataclass(frozen=True)
+class LengthGap:
+    """A candidate over the baseline on one row of T tokens."""
+
+    calling: Interval
+    """Throughput of a call: above 1 the candidate is faster."""
+    training: Interval
+    call_memory: float
+    """Peak memory: below 1 the candidate takes less."""
+    step_memory: float
+
+
+@dataclass(frozen=True)
 class Gap:
     """A candidate minus the baseline, paired."""
 
@@ -73,6 +85,9 @@ class Gap:
     """Exact match of the same holes, by kind."""
     training: Interval
     """Throughput of a training step, candidate over baseline."""
+    nelbo: Interval
+    """Relative difference of the bound; above 0 the candidate is worse."""
+    by_length: Mapping[int, LengthGap]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +198,22 @@ def _gap(base: Result, other: Result, held: Held) -> Gap:
         gain = [sum(y.exact) - sum(x.exact) for x, y in pairs]
         where = held.units(np.array([x.puzzle.row for x, _ in pairs]))
         exact[kind] = ratio(gain, [len(x.exact) for x, _ in pairs], where)
-    return Gap(bits, exact, median_ratio(base.speed.step_seconds, other.speed.step_seconds))
+    return Gap(
+        bits_per_byte=bits,
+        exact=exact,
+        training=median_ratio(base.speed.step_seconds, other.speed.step_seconds),
+        nelbo=relative(b.nats, a.nats, held.units()),
+        by_length={n: _length_gap(at, other.speed.by_length[n]) for n, at in base.speed.by_length.items()},
+    )
+
+
+def _length_gap(base: AtLength, other: AtLength) -> LengthGap:
+    return LengthGap(
+        calling=median_ratio(base.call_seconds, other.call_seconds),
+        training=median_ratio(base.step_seconds, other.step_seconds),
+        call_memory=other.call_bytes / base.call_bytes,
+        step_memory=other.step_bytes / base.step_bytes,
+    )
 
 
 def _primary(names: Sequence[str], decisions: Mapping[str, Decision], results: Mapping[str, Result]) -> str:

@@ -47,6 +47,8 @@ class Measures:
     sampling: Unmasking = field(default_factory=Unmasking)
     block: int | None = None
     """Places of a block of a text longer than the denoiser reads (see `unmask_long`)."""
+    nothing: bool = False
+    """Whether a hole may be left empty: a denoiser trained on spans learnt to say so with the pad."""
     seed: int = 0
     batch: int = 16
 
@@ -110,6 +112,7 @@ def evaluate(
             decode,
             mask_id=config.mask_id,
             plan=plan.filling,
+            nothing=plan.nothing,
             seed=plan.seed,
             progress=progress,
         )

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
 """What training minimises: a denoiser and a noisy batch to one number, and what it is made of.
 
-    masked_mean_ce    the mean CE of what is asked: sum m CE / sum m of each row; the default
+    masked_mean_ce    the mean CE of what is asked: sum m CE / sum m of each row; the default. With soft
+                      targets of a teacher: of (1 - a) CE(true token) + a CE(teacher) at masked places
     elbo_weighted_ce  weighted so that its expectation is the exact bound, in nats a token
 
 Knows denoisers and noisy batches. Must not know optimizers, data or how noise came about. Logits are computed
@@ -23,6 +24,7 @@ from haloweave.diffusion.corrupt import Corrupted
 from haloweave.diffusion.denoisers.base import Denoiser, Hidden
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.schedule import Schedule, levels
+from haloweave.diffusion.soft_targets import SoftTargets
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +34,39 @@ class Loss:
     total: Float[Tensor, ""]
     """To backpropagate."""
     parts: Mapping[str, Float[Tensor, ""]]
-    """Detached: "ce" and the denoiser's auxiliary losses; their sum is `total`."""
+    """Detached: "ce", "teacher" where there are soft targets, and the denoiser's auxiliary losses; their sum
+    is `total`."""
 
 
 def masked_mean_ce(
-    denoiser: Denoiser, batch: Corrupted, *, self_condition: bool = False, divisor: int | None = None
+    denoiser: Denoiser,
+    batch: Corrupted,
+    *,
+    self_condition: bool = False,
+    divisor: int | None = None,
+    soft: SoftTargets | None = None,
 ) -> Loss:
     """The mean over rows of sum(weight * CE) / sum(weight); a row that asks for nothing counts 0.
 
     `divisor`: rows of the global batch, where this is a part of one; None: the rows of this batch.
     `self_condition`: feed a first prediction, made without gradients, as a further input (2208.04202); the
-    caller tosses the coin. Raises BadInput if the denoiser cannot take one.
+    caller tosses the coin. Raises BadInput if the denoiser cannot take one. `soft`: a teacher's answers,
+    which count at masked places alone: what is visible and right needs no opinion.
     """
     weight = denoiser.head_weight(batch.xt, batch.x0, batch.weight)
-    ce, hidden = _cross_entropies(denoiser, batch, weight > 0, self_condition)
+    logits, hidden = _asked(denoiser, batch, weight > 0, self_condition)
+    ce = _cross_entropies(logits, batch, weight > 0)
     weight = weight.to(ce.dtype)
     asked = weight.sum(-1, keepdim=True)
-    return _loss(denoiser, batch, hidden, ce * weight / torch.where(asked > 0, asked, 1), divisor)
+    terms = {"ce": ce * weight / torch.where(asked > 0, asked, 1)}
+    if soft is not None:
+        taught = ce.new_zeros(ce.shape).masked_scatter(weight > 0, soft.cross_entropies(logits, weight > 0))
+        part = soft.share * (soft.answered & (batch.xt == denoiser.config.mask_id)).to(ce.dtype)
+        terms = {
+            "ce": terms["ce"] * (1 - part),
+            "teacher": taught * part * weight / torch.where(asked > 0, asked, 1),
+        }
+    return _loss(denoiser, batch, hidden, terms, divisor)
 
 
 def elbo_weighted_ce(
@@ -66,7 +84,8 @@ def elbo_weighted_ce(
     eq. 11). With `timesteps` = n levels the factor is n (r_i - r_i-1) / r_i, and the bound that of n steps.
     Arguments otherwise as `masked_mean_ce`.
     """
-    ce, hidden = _cross_entropies(denoiser, batch, batch.weight > 0, self_condition)
+    logits, hidden = _asked(denoiser, batch, batch.weight > 0, self_condition)
+    ce = _cross_entropies(logits, batch, batch.weight > 0)
     pad = denoiser.config.pad_id
     there = torch.ones_like(batch.x0) if pad is None else (batch.x0 != pad)
     share = (
@@ -74,7 +93,7 @@ def elbo_weighted_ce(
         * _elbo_factor(batch.rate, schedule, timesteps)
         / there.sum(-1, keepdim=True).clamp(min=1)
     )
-    return _loss(denoiser, batch, hidden, ce * share.to(ce.dtype), divisor)
+    return _loss(denoiser, batch, hidden, {"ce": ce * share.to(ce.dtype)}, divisor)
 
 
 def _elbo_factor(rate: Tensor, schedule: Schedule, timesteps: int) -> Float[Tensor, "B T"]:
@@ -89,17 +108,22 @@ def _elbo_factor(rate: Tensor, schedule: Schedule, timesteps: int) -> Float[Tens
     return torch.where(rate > 0, found, 0.0)
 
 
-def _cross_entropies(
+def _asked(
     denoiser: Denoiser, batch: Corrupted, counts: Bool[Tensor, "B T"], self_condition: bool
-) -> tuple[Float[Tensor, "B T"], Hidden]:
-    """CE at every place that counts, 0 elsewhere, in fp32 or finer."""
+) -> tuple[Float[Tensor, "N V"], Hidden]:
+    """Logits of the places that count, in fp32 or finer."""
     previous = _first_prediction(denoiser, batch) if self_condition else None
     hidden = denoiser.hidden(batch.xt, batch.rate, previous)
     logits = denoiser.logits(hidden.tokens[counts])
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, hidden
+
+
+def _cross_entropies(
+    logits: Float[Tensor, "N V"], batch: Corrupted, counts: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """CE at every place that counts, 0 elsewhere."""
     ce = cross_entropy(logits, batch.x0[counts].long(), reduction="none")
-    return ce.new_zeros(counts.shape).masked_scatter(counts, ce), hidden
+    return ce.new_zeros(counts.shape).masked_scatter(counts, ce)
 
 
 @torch.no_grad()
@@ -110,14 +134,18 @@ def _first_prediction(denoiser: Denoiser, batch: Corrupted) -> Float[Tensor, "B 
 
 
 def _loss(
-    denoiser: Denoiser, batch: Corrupted, hidden: Hidden, terms: Float[Tensor, "B T"], divisor: int | None
+    denoiser: Denoiser,
+    batch: Corrupted,
+    hidden: Hidden,
+    terms: Mapping[str, Float[Tensor, "B T"]],
+    divisor: int | None,
 ) -> Loss:
     rows = len(batch.xt)
     if not rows or (divisor is not None and divisor < rows):
         raise BadInput(f"loss: expected rows, and a divisor of as many or more, got {rows} and {divisor}")
     share = 1 / (divisor or rows)
-    losses = {"ce": terms.sum() * share}
+    losses = {name: part.sum() * share for name, part in terms.items()}
     for name, loss in denoiser.auxiliary(hidden, batch.x0, batch.weight).items():
         losses[name] = loss * (rows * share)  # a mean over these rows
-    total = torch.stack([loss.to(terms.dtype) for loss in losses.values()]).sum()
+    total = torch.stack([loss.to(terms["ce"].dtype) for loss in losses.values()]).sum()
     return Loss(total, {name: loss.detach() for name, loss in losses.items()})

@@ -64,7 +64,8 @@ def memory() -> int | None:
 def _numbers(config: DenoiserConfig) -> int:
     """Of a denoiser with vectors of its own: counted at one layer and at two, for there may be millions."""
     one, two = (
-        _counted(replace(config, n_layers=n, borrowed_dim=None, projection_rank=None)) for n in (1, 2)
+        _counted(replace(config, n_layers=n, borrowed_dim=None, projection_rank=None, reads_fully=False))
+        for n in (1, 2)
     )
     return one + (config.n_layers - 1) * (two - one)
 

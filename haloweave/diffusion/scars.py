@@ -60,6 +60,10 @@ class Scars:
     right ones, so a denoiser must read what is around them."""
     spurious: float = 0.05
     """Probability, at heat 1, that a needless token follows a visible one; its target is the pad: delete."""
+    spared: float = 0.0
+    """How unlike rows are: each multiplies both probabilities by a number that it draws in 1 - spared .. 1.
+    At 1 some rows have hardly a fault, and a denoiser learns to tell by the rest of a text how much of it to
+    doubt."""
     locked: float = 0.3
     """Share of visible tokens at heat 0, as many of them in runs as alone."""
     spread: float = 1.5
@@ -71,11 +75,10 @@ class Scars:
     """Ids that text has not; like the protected ones they are locked, and never drawn."""
 
     def __post_init__(self) -> None:
-        shares = (self.culled, self.wrong, self.near, self.spurious, self.locked)
+        names = ("culled", "wrong", "near", "spurious", "spared", "locked")
+        shares = [getattr(self, name) for name in names]
         if not all(0 <= share <= 1 for share in shares):
-            raise BadInput(
-                f"scars: expected culled, wrong, near, spurious and locked in 0..1, got {list(shares)}"
-            )
+            raise BadInput(f"scars: expected {', '.join(names)} in 0..1, got {shares}")
         if not (0 <= self.visible_weight < math.inf and 0 <= self.spread < math.inf):
             raise BadInput(
                 f"scars: expected visible_weight and spread >= 0, got {self.visible_weight} and {self.spread}"
@@ -93,15 +96,17 @@ class Scars:
         cut = self._spans(x0, unit("rate", rate) * self.culled, generator)
         lots = torch.rand((7, *x0.shape), generator=generator, device=generator.device).to(x0.device)
         fields = self._fields(x0, generator)
+        lot = torch.rand((len(x0), 1), generator=generator, device=generator.device).to(x0.device)
+        wear = 1 - self.spared * lot
         masked = cut.xt == self.mask_id
         able = ~torch.isin(cut.xt, torch.tensor(self._fixed).to(x0))
         heat = self._heat(rate.to(x0.device), fields[0], self._unlocked(fields[1], lots[0]) & able)
-        changed = (lots[1] < self.wrong * heat) & able
+        changed = (lots[1] < self.wrong * wear * heat) & able
         xt = torch.where(changed, self._other(x0, cut.x0, lots[2], lots[3]), cut.xt)
         weight = torch.where(masked, cut.weight, self.visible_weight * (heat > 0))
         worn = Corrupted(xt, cut.x0, torch.where(masked, 1.0, heat), weight)
         needless = self._other(x0, xt, lots[5], lots[6])
-        return self._swollen(worn, (lots[4] < self.spurious * heat) & able, needless)
+        return self._swollen(worn, (lots[4] < self.spurious * wear * heat) & able, needless)
 
     # ---- heat ----------------------------------------------------------------------------------------
 

@@ -30,11 +30,15 @@ from haloweave.diffusion.progress import Progress, silent
 from haloweave.diffusion.text.bpe import Bpe
 from haloweave.diffusion.text.clusters import HANGING, canonical
 from haloweave.diffusion.text.host_tokenizer import Host
+from haloweave.diffusion.text.joining import TokenTable, joining
 from haloweave.diffusion.text.learn_bpe import learn
 
 FILE = "vocabulary.json"
 _FORMAT = 1
 _CONTINUES = regex.compile(r"['\u2019]?[\p{L}\p{N}]")
+_AWAITS = regex.compile(r"[\p{InSC=Virama}\u200d]\Z")
+_LATIN, _DEVANAGARI = regex.compile(r"\p{Latin}"), regex.compile(r"\p{Devanagari}")
+_DEVANAGARI_BYTES = (b"\xe0\xa4", b"\xe0\xa5")
 
 
 @runtime_checkable
@@ -130,6 +134,28 @@ class Tokenizer:
         """
         return torch.tensor([_starts(piece) for piece in self._pieces])
 
+    @cached_property
+    def continues_cluster(self) -> Bool[Tensor, " V"]:
+        """Whether a token may go on with the cluster before it: it begins with a hanging mark, or inside a
+        character or with bytes that are not all of one."""
+        return torch.tensor([_goes_on(piece) for piece in self._pieces])
+
+    @cached_property
+    def unfinished_cluster(self) -> Bool[Tensor, " V"]:
+        """Whether a letter behind a token may be of the same cluster: it ends in a virama, a joiner, or in
+        bytes of which that is not known."""
+        return torch.tensor([_awaits(piece) for piece in self._pieces])
+
+    @cached_property
+    def scripts(self) -> Int[Tensor, " V"]:
+        """Of which script most letters of a token are: 1 Latin, 2 Devanagari, 0 neither, or unknown."""
+        return torch.tensor([_script(piece) for piece in self._pieces])
+
+    @cached_property
+    def joining(self) -> TokenTable:
+        """What each token does to a text: which can stand beside which (see Unmasking.joining)."""
+        return joining(self._pieces, self.pad_id)
+
     def extended(self, table: Float[Tensor, "H E"]) -> Float[Tensor, "V E"]:
         """The host's embedding table [>= host_size, E] with rows for the tokens added to it: exactly V rows.
 
@@ -204,5 +230,24 @@ def _digest(told: Mapping[str, Any]) -> str:
 def _starts(piece: bytes) -> bool:
     """By the first character. One that the piece does not hold whole belongs to what was before it."""
     head = piece[:8].decode("utf-8", "replace")
+    return not head or not (_goes_on(piece) or _CONTINUES.match(head))
+
+
+def _goes_on(piece: bytes) -> bool:
+    head = piece[:8].decode("utf-8", "replace")
     broken = head.startswith("\ufffd") and not piece.startswith("\ufffd".encode())
-    return not head or not (broken or _CONTINUES.match(head) or HANGING.match(head))
+    return broken or bool(HANGING.match(head))
+
+
+def _awaits(piece: bytes) -> bool:
+    """Bytes that begin inside a character may end it with a virama."""
+    text = piece.decode("utf-8", "replace")
+    broken = text.endswith("\ufffd") and not piece.endswith("\ufffd".encode())
+    return broken or bool(_AWAITS.search(text))
+
+
+def _script(piece: bytes) -> int:
+    text = piece.decode("utf-8", "ignore")
+    latin, devanagari = (len(script.findall(text)) for script in (_LATIN, _DEVANAGARI))
+    devanagari += piece.startswith(_DEVANAGARI_BYTES) and not text
+    return 0 if not latin and not devanagari else 1 if latin > devanagari else 2

@@ -10,6 +10,9 @@ reveal, ask the denoiser about the rows in question, draw, write (MaskGIT, 2202.
     rounds by chance     the reverse process itself (ancestral)
     the fallback         whatever is still masked: once more by the model, else by lot
 
+With `plan.joining` a token is written only where it fits beside its neighbours; of those chosen in one round
+that do not fit together, those on the right stay masked for another round, and are drawn again in the last.
+
 Same generator state, same text, same result. A row's randomness is its own: it depends on the generator and
 on the row's number in the batch, never on the other rows (a denoiser may still differ in the last bit between
 batches of different size). Knows a Predict and policies. Must not know denoisers, texts or files.
@@ -18,14 +21,18 @@ Axes: B batch, T sequence, R rows asked for, N places.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from haloweave.diffusion.guidance import seeing_itself
+from haloweave.diffusion.sampling.draw import InverseCdf
+from haloweave.diffusion.sampling.joins import Edges, Joins
 from haloweave.diffusion.sampling.orders import Prospect
 from haloweave.diffusion.sampling.plan import Holes, Step, Unmasked, Unmasking, Watch
 from haloweave.diffusion.sampling.reader import Predict, Reader, at_rest
@@ -33,6 +40,9 @@ from haloweave.diffusion.sampling.remask import most_taken_back
 from haloweave.diffusion.sampling.uniforms import Purpose, Uniforms
 
 __all__ = ["Predict", "Step", "Unmasked", "Unmasking", "fill", "unmask"]
+
+_REDRAWN = 1 << 16
+"""Numbers of attempts from here on are none of those in which a nucleus is found."""
 
 
 def unmask(
@@ -61,11 +71,17 @@ def unmask(
 
 
 def fill(
-    predict: Predict, holes: Holes, plan: Unmasking, uniforms: Uniforms, progress: Watch | None = None
+    predict: Predict,
+    holes: Holes,
+    plan: Unmasking,
+    uniforms: Uniforms,
+    progress: Watch | None = None,
+    edges: Edges | None = None,
 ) -> Unmasked:
-    """The same for checked input, with random numbers of one's own."""
+    """The same for checked input, with random numbers of one's own; `edges`: of a part of a text, what stands
+    beside it."""
     started = time.perf_counter()
-    run = _Run(seeing_itself(predict), holes, plan, uniforms, progress)
+    run = _Run(seeing_itself(predict), holes, plan, uniforms, progress, edges)
     with at_rest(predict):
         steps = run.through()
     return Unmasked(
@@ -83,7 +99,13 @@ class _Run:
     """One batch on its way. `open`: masks to be filled. `kept`: tokens that remasking may take back."""
 
     def __init__(
-        self, predict: Predict, holes: Holes, plan: Unmasking, uniforms: Uniforms, progress: Watch | None
+        self,
+        predict: Predict,
+        holes: Holes,
+        plan: Unmasking,
+        uniforms: Uniforms,
+        progress: Watch | None,
+        edges: Edges | None,
     ) -> None:
         self._plan, self._uniforms, self._progress = plan, uniforms, progress
         self._mask_id, self._drawing = holes.mask_id, plan.drawing
@@ -97,6 +119,9 @@ class _Run:
         never = {*holes.never, holes.mask_id}
         shape = (holes.xt.shape[0], holes.xt.shape[1])
         self.reader = Reader(predict, shape, never)
+        self._joins = None
+        if plan.joining is not None:
+            self._joins = Joins(plan.joining, holes.xt, holes.mask_id, holes.never, edges)
 
     def through(self) -> int:
         """All rounds; how many there were."""
@@ -122,6 +147,9 @@ class _Run:
         else:
             chosen = self._by_plan(number, rate_next, taken)
         revealed = self._write(chosen)
+        if self._joins is not None:
+            ending = self._closed | (rate_next == 0)
+            revealed |= self._finish(number, ending, self._joins)
         self.kept &= ~self._closed[:, None]
         taken &= self.kept
         self._take_back(taken)
@@ -189,6 +217,8 @@ class _Run:
         if not len(chosen.row):
             return revealed
         chosen = chosen.only(chosen.certainty > -torch.inf)
+        if self._joins is not None:
+            chosen = chosen.only(self._joins.admitted(chosen.row, chosen.column, chosen.tokens))
         self._put(chosen.row, chosen.column, chosen.tokens, chosen.confidence.exp())
         revealed[chosen.row, chosen.column] = True
         return revealed
@@ -196,12 +226,53 @@ class _Run:
     def _fall_back(self, number: int) -> None:
         """All that is still masked: by the model, which may see more now than before, or else by lot."""
         at = self._prospect(number, self.open)
-        hopeless = at.certainty == -torch.inf
-        allowed = self.reader.allowed(at.log_probs.shape[1])
-        any_ = allowed[(at.lots.one(Purpose.TOKEN) * len(allowed)).long()]
         revealed = self.open.clone()
-        self._put(at.row, at.column, torch.where(hopeless, any_, at.tokens), at.confidence.exp())
+        if self._joins is None:
+            allowed = self.reader.allowed(at.log_probs.shape[1])
+            any_ = allowed[(at.lots.one(Purpose.TOKEN) * len(allowed)).long()]
+            tokens = torch.where(at.certainty == -torch.inf, any_, at.tokens)
+            self._put(at.row, at.column, tokens, at.confidence.exp())
+        else:
+            self._fall_back_joined(at, number, self._joins)
         self._tell(number, revealed, torch.zeros_like(revealed))
+
+    def _finish(self, number: int, rows: Bool[Tensor, " B"], joins: Joins) -> Bool[Tensor, "B T"]:
+        """Rows that are to be written to the end now: what did not fit is drawn again from what the model has
+        said, beside what did. What it gives no probability is left for the fallback."""
+        before = self.open & rows[:, None]
+        for attempt in itertools.count():
+            if not bool((left := self.open & rows[:, None]).any()):
+                break
+            at = self._again(number, attempt, left)
+            at = at.only(at.certainty > -torch.inf)
+            if not len(at.row):
+                break
+            self._put_joined(at, at.tokens, joins)
+        return before & ~self.open
+
+    def _fall_back_joined(self, at: Prospect, number: int, joins: Joins) -> None:
+        """The same for all that is left, or by lot among what fits."""
+        for attempt in itertools.count():
+            size = at.log_probs.shape[1]
+            fitting = joins.possible(at.row, at.column, size).double()
+            fitting[:, [i for i in self.reader.never if i < size]] = 0
+            any_ = InverseCdf().pick(fitting, at.lots)
+            self._put_joined(at, torch.where(at.certainty == -torch.inf, any_, at.tokens), joins)
+            if not bool(self.open.any()):
+                return
+            at = self._again(number, attempt, self.open)
+
+    def _put_joined(self, at: Prospect, tokens: Int[Tensor, " N"], joins: Joins) -> None:
+        """Of these tokens those that fit together: in every row the first at least."""
+        fit = joins.admitted(at.row, at.column, tokens)
+        self._put(at.row[fit], at.column[fit], tokens[fit], at.confidence.exp()[fit])
+
+    def _again(self, number: int, attempt: int, places: Bool[Tensor, "B T"]) -> Prospect:
+        """Some places as the denoiser last saw them, with other random numbers."""
+        row, column = places.nonzero(as_tuple=True)
+        lots = self._uniforms.at(number, row, column)
+        lots = lots.again(_REDRAWN + attempt, torch.arange(len(row), device=row.device))
+        return Prospect(row, column, lots, 0.0, self.reader, self._drawing, self._joins)
 
     def _put(
         self,
@@ -233,11 +304,13 @@ class _Run:
         self.reader.read(self.tokens, _numbers(places.any(1)))
         lots = self._uniforms.at(number, row, column)
         left = max(0.0, 1 - number / self._plan.steps)
-        return Prospect(row, column, lots, left, self.reader, self._drawing)
+        if self._joins is not None:
+            self._joins.follow(self.tokens)
+        return Prospect(row, column, lots, left, self.reader, self._drawing, self._joins)
 
     def _score_given(self) -> None:
         """Given tokens that may be taken back: what the model thinks of them."""
-        at = self._prospect(0, self.kept)
+        at = replace(self._prospect(0, self.kept), joins=None)
         if len(at.row):
             given = self.tokens[at.row, at.column].long()
             score = at.log_probs.gather(1, given[:, None])[:, 0].exp()

@@ -18,16 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from haloweave.diffusion.denoisers.base import Denoiser
-from haloweave.errors import EngineFault, InvalidInput
+from haloweave.errors import InvalidInput
 from haloweave.repair.base import Proposal, RepairWindow
 from haloweave.repair.masked.rows import MASKED, Guess, Row, batches, cut
-
-_HEAD_ROWS = 256
-"""Places that go through the head at once: 256 rows over 50,000 tokens are 51 MB."""
+from haloweave.repair.verdicts import judgement
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +56,9 @@ class DenoiserRepairer:
     """Proposes what a denoiser that was trained on scars (`haloweave.diffusion.scars`) would rather see.
 
     A visible token's gain is log p of the answer less log p of what stands there, in nats; a doomed run's is
-    log p of its new tokens less log p that nothing belongs there. All places are answered in one pass,
-    independently of each other. The denoiser is put in evaluation mode. Raises InvalidInput for a denoiser
-    without heat or without a pad, or of another vocabulary.
+    log p of its new tokens less log p that nothing belongs there. An editor's are those of its decisions. All
+    places are answered in one pass, independently of each other. The denoiser is put in evaluation mode.
+    Raises InvalidInput for a denoiser without heat or without a pad, or of another vocabulary.
     """
 
     denoiser: Denoiser
@@ -76,6 +74,8 @@ class DenoiserRepairer:
     """Masks that a doomed run becomes, at most, and always fewer than it is long: a lone one just goes."""
     batch_tokens: int = 4096
     """Tokens of one pass, padding included."""
+    temperature: float = 1.0
+    """Of an editor's decisions, as calibrated."""
 
     def __post_init__(self) -> None:
         config = self.denoiser.config
@@ -100,7 +100,10 @@ class DenoiserRepairer:
         self._open = np.ones(config.vocab_size, np.bool_)
         self._open[self.vocabulary :] = False
         self._open[[self._mask, self._pad, *(i for i in self.control_ids if i < self.vocabulary)]] = False
+        self._locked = np.isin(np.arange(config.vocab_size), list(self.control_ids))
+        self._place = next(self.denoiser.parameters()).device
         self.denoiser.eval()
+        self._judge = judgement(self.denoiser, self._tensor(self._open), self.temperature)
 
     def propose(self, windows: Sequence[RepairWindow]) -> tuple[Proposal, ...]:
         """See `Repairer.propose`. Raises InvalidInput for ids that are not the host's, EngineFault if the
@@ -118,6 +121,8 @@ class DenoiserRepairer:
     def _sheet(self, window: RepairWindow) -> Sheet:
         self._check(window)
         hot = self._askable(window)
+        if not window.doomed.any():
+            return self._plain(window, np.flatnonzero(hot))
         shown: list[tuple[int, float]] = []
         at: list[int] = []
         runs: list[tuple[slice, int]] = []
@@ -131,6 +136,13 @@ class DenoiserRepairer:
         old = np.where(ids[asked] == self._mask, self._pad, ids[asked])
         row = Row(ids, np.array([heat for _, heat in shown], np.float32), asked, old)
         return Sheet(window, row, tuple(runs), self._pad)
+
+    def _plain(self, window: RepairWindow, asked: np.ndarray) -> Sheet:
+        """Of a window in which nothing is doomed: as it is."""
+        ids = window.token_id.astype(np.int64)
+        heat = np.where(self._locked[ids], np.float32(0), window.heat)
+        runs = tuple((slice(at, at + 1), 1) for at in asked.tolist())
+        return Sheet(window, Row(ids, heat, asked, ids[asked]), runs, self._pad)
 
     def _masks(self, window: RepairWindow, run: slice) -> list[tuple[int, float]]:
         """Doomed tokens are not shown: they go. A hot run of them leaves masks, a locked one leaves none, for
@@ -172,39 +184,21 @@ class DenoiserRepairer:
 
     @torch.inference_mode()
     def _pass(self, pieces: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One padded batch; logits at the places in question alone."""
+        """One padded batch; what is said of the places in question alone."""
         longest = max(map(len, pieces))
         ids = np.full((len(pieces), longest), self._pad, np.int64)
         heat = np.zeros(ids.shape, np.float32)
         for n, piece in enumerate(pieces):
             ids[n, : len(piece)], heat[n, : len(piece)] = piece.ids, piece.heat
-        states = self.denoiser.hidden(self._tensor(ids), self._tensor(heat)).tokens
-        which = np.repeat(np.arange(len(pieces)), [len(p.at) for p in pieces])
-        at, old = (np.concatenate([getattr(p, name) for p in pieces]) for name in ("at", "old"))
-        asked = states[self._tensor(which), self._tensor(at)]
-        parts = [
-            self._told(asked[n : n + _HEAD_ROWS], old[n : n + _HEAD_ROWS])
-            for n in range(0, len(asked), _HEAD_ROWS)
-        ]
-        best, nats, before = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return best, nats, before
-
-    def _told(
-        self, states: Float[Tensor, "N D"], old: Int64[np.ndarray, " N"]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best token that may stand at each place, or the pad; its log p, and that of `old`. What may not
-        be proposed counts as impossible."""
-        logits = self.denoiser.logits(states).float()
-        allowed = self._tensor(self._open | (np.arange(len(self._open)) == self._pad))
-        if not bool((torch.isfinite(logits) | ~allowed).all()):
-            raise EngineFault(f"{self.denoiser.config.arch} denoiser returned logits that are not finite")
-        log_p = logits.masked_fill(~allowed, -math.inf).log_softmax(-1)
-        nats, best = log_p.max(-1)
-        before = log_p.gather(-1, self._tensor(old)[:, None])[:, 0]
-        return best.cpu().numpy(), nats.cpu().numpy(), before.cpu().numpy()
+        shown = self._tensor(ids)
+        states = self.denoiser.hidden(shown, self._tensor(heat)).tokens
+        which = self._tensor(np.repeat(np.arange(len(pieces)), [len(p.at) for p in pieces]))
+        at = self._tensor(np.concatenate([piece.at for piece in pieces]))
+        said = self._judge(states[which, at], shown[which, at])
+        return said.best.cpu().numpy(), said.nats.cpu().numpy(), said.before.cpu().numpy()
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(next(self.denoiser.parameters()).device)
+        return torch.from_numpy(array).to(self._place)
 
 
 def _runs(window: RepairWindow) -> Iterator[tuple[slice, bool]]:

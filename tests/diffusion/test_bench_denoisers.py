@@ -99,6 +99,13 @@ def test_denoisers_in_bfloat16() -> None:
     assert bert["dtype"] == ours["dtype"] == "bfloat16"
 
 
+def test_denoisers_on_a_device_by_name() -> None:
+    asked = ("denoisers", "--length", "16", "--arms", "transformer", *SIZES.split())
+    assert [line["device"] for line in run(*asked, "--device", "cpu")[:2]] == ["cpu", "cpu"]
+    with pytest.raises(BadInput, match="float64"):
+        run(*asked, "--device", "mps")
+
+
 def test_a_shape_that_cannot_be_matched_is_refused() -> None:
     with pytest.raises(BadInput, match="even"):
         bench.Shape(n_layers=5)

@@ -22,7 +22,7 @@ from haloweave.diffusion.evaluate import Measures
 from haloweave.diffusion.judging.held import Held
 from haloweave.diffusion.judging.intervals import Interval
 from haloweave.diffusion.judging.race import Race
-from haloweave.diffusion.judging.rules import Measured, Rules, ScriptGap, Stability, decide
+from haloweave.diffusion.judging.rules import Measured, Rules, ScriptGap, Stability, Verdict, decide
 from haloweave.diffusion.unmask import Unmasking
 
 SIZES: Mapping[str, Any] = {
@@ -113,7 +113,7 @@ def test_each_rule_alone_turns_the_decision(name: str) -> None:
     rule, change = BAD[name]
     found = decide(replace(GOOD, **change))
     assert not found.keep
-    assert [o.rule for o in found.outcomes if not o.holds] == [rule]
+    assert [o.rule for o in found.outcomes if o.verdict is Verdict.FAILS] == [rule]
 
 
 def test_on_the_edge_a_rule_holds_and_rules_can_be_others() -> None:
@@ -134,7 +134,11 @@ def test_a_script_with_few_blocks_is_told_and_not_judged() -> None:
     rare = replace(GOOD, scripts={"mixed": ScriptGap(Interval(0.5, 0.1, 0.9), 3)})
     found = decide(rare)
     assert found.keep
-    assert "too few" in next(o.got for o in found.outcomes if "mixed" in o.rule)
+    told = next(o for o in found.outcomes if "mixed" in o.rule)
+    assert (told.verdict, told.holds) == (Verdict.NOT_JUDGED, False)
+    assert "too few" in told.got
+    judged = decide(replace(rare, scripts={"mixed": ScriptGap(Interval(0.5, 0.1, 0.9), 8)}))
+    assert not judged.keep
 
 
 def test_stability_is_finite_to_the_end_and_calm_there() -> None:

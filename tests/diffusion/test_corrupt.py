@@ -25,6 +25,7 @@ from haloweave.diffusion.corrupt import (
     information,
 )
 from haloweave.diffusion.errors import BadInput
+from haloweave.diffusion.script_noise import WholeUnits
 from haloweave.diffusion.spans import CullSpans
 
 V, MASK, PAD, SPECIAL = 12, 10, 11, 9
@@ -34,6 +35,17 @@ ALL: list[Corruption] = [
     Hybrid(MASK, V, PAD, uniform=0.2, specials=(SPECIAL,)),
     FrequencyAware(MASK, information(COUNTS), PAD),
     CullSpans(MASK, PAD, protected=(SPECIAL,)),
+    WholeUnits(
+        MASK,
+        PAD,
+        unit="word",
+        latin_rate=0.5,
+        starts=torch.arange(V) % 3 == 0,
+        continues=torch.arange(V) == 4,
+        unfinished=torch.arange(V) == 6,
+        scripts=torch.arange(V) % 3,
+        untouched=(SPECIAL,),
+    ),
 ]
 EACH = pytest.mark.parametrize("corruption", ALL, ids=lambda c: type(c).__name__)
 RATES = st.floats(0, 1, width=32)

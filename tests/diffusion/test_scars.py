@@ -68,6 +68,7 @@ def share(some: Tensor, of: Tensor) -> float:
     wrong=st.floats(0, 1),
     near=st.floats(0, 1),
     spurious=st.floats(0, 1),
+    spared=st.floats(0, 1),
     locked=st.floats(0, 1),
     spread=st.floats(0, 5),
     pads=st.integers(0, 20),
@@ -131,6 +132,15 @@ def test_empty_rows_stay_empty() -> None:
 # ---- shares ------------------------------------------------------------------------------------------
 
 MANY = counting(600, 90)
+
+
+def test_rows_are_worn_unlike_where_some_are_spared() -> None:
+    made = scars(culled=0.0, locked=0.0, spread=0.0, spurious=0.0, wrong=0.6, spared=1.0)
+    noisy = made(MANY, torch.ones(600), seeded())
+    each = (noisy.xt != noisy.x0).float().mean(1)
+    assert float(each.mean()) == pytest.approx(0.3, abs=0.02)
+    tenths = torch.tensor([0.1, 0.5, 0.9])
+    assert torch.quantile(each, tenths).tolist() == pytest.approx((0.6 * tenths).tolist(), abs=0.04)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.6, 1.0])

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,10 @@ from haloweave.diffusion.errors import BadInput, TooLong
 Predict = Callable[[Int[Tensor, "B T"], Float[Tensor, " B"] | None], Float[Tensor, "B T V"]]
 """All that sampling and evaluation need: tokens and noise level to logits. Without a level (None) a denoiser
 counts the masks itself. A Denoiser is one, and so is what wraps one."""
+
+UNTOLD: Mapping[str, bool] = {"untold": True}
+"""Metadata of a config's field that came after models had been saved: at its default it is no part of what
+tells one model from another, so that the folders and checkpoints of before still are the same model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,9 @@ class DenoiserConfig:
     """Width of a frozen embedding table [V, borrowed_dim] lent by a host LM; None: one's own vectors."""
     projection_rank: int | None = None
     """Rank of the factorised projection borrowed_dim -> rank -> d_model; None: one full matrix."""
+    reads_fully: bool = field(default=False, metadata=UNTOLD)
+    """Read borrowed vectors through a full matrix of its own, the factorised one being the head's alone: to
+    read costs nothing once the table is settled, while a rank of the head costs V multiplications a place."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff"):
@@ -90,6 +97,14 @@ class Hidden:
     """Block passes each row took, where that depends on the row."""
     trail: tuple[Tensor, ...] = field(default=(), repr=False)
     """What `auxiliary` needs of the way here; private to the denoiser."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A part with token vectors: begun at their frequencies, and made ready for use."""
+
+    def begin_at(self, counts: Int[Tensor, " V"]) -> None: ...
+    def settle(self) -> None: ...
 
 
 class Denoiser(nn.Module, ABC):
@@ -158,6 +173,20 @@ class Denoiser(nn.Module, ABC):
                 f"tokens: expected ids in 0..{self.config.vocab_size - 1}, got "
                 f"{int(xt.min())}..{int(xt.max())}: another tokenizer's?"
             )
+
+    def begin_at(self, counts: Int[Tensor, " V"]) -> None:
+        """Before training: start from how often each token was counted; see `Embedding.begin_at`."""
+        for module in self.children():
+            if isinstance(module, Embeds):
+                module.begin_at(counts)
+
+    def settled(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Itself, ready for use and no longer for training or saving: in evaluation mode, its weights in
+        `dtype`, a borrowed table projected once and for all."""
+        for module in self.children():
+            if isinstance(module, Embeds):
+                module.settle()
+        return self.eval().to(dtype).requires_grad_(False)
 
     @property
     def parameters_trained(self) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from haloweave.diffusion.denoisers.base import DenoiserConfig
-from haloweave.diffusion.denoisers.borrowed import INIT, BorrowedTable, OwnTable
+from haloweave.diffusion.denoisers.borrowed import INIT, BorrowedTable, OwnTable, SettledTable
 from haloweave.diffusion.errors import BadInput
 
 _WAVES = 32
@@ -25,17 +25,17 @@ _WAVES = 32
 class Level(nn.Module):
     """A noise level in 0..1 as a vector: sines and cosines of it, then a small network (DDPM, 2006.11239)."""
 
-    frequencies: Float[Tensor, " F"]
-
     def __init__(self, width: int) -> None:
         super().__init__()
-        # From half a period over 0..1 up to 100: smooth as a whole, and apart for 1000 levels.
-        self.register_buffer("frequencies", math.pi * torch.logspace(0, 2, _WAVES), persistent=False)
         self.net = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Float[Tensor, "*N"]) -> Float[Tensor, "*N D"]:
-        angle = level[..., None].to(self.frequencies.dtype) * self.frequencies
-        out: Tensor = self.net(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        # Angles go up to 314, where 16 bits tell no two of them apart: in 32, whatever the weights are in.
+        # From half a period over 0..1 up to 100: smooth as a whole, and apart for 1000 levels.
+        frequencies = math.pi * torch.logspace(0, 2, _WAVES, device=level.device)
+        angle = level[..., None].float() * frequencies
+        waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        out: Tensor = self.net(waves.to(next(self.net.parameters()).dtype))
         return out
 
 
@@ -50,7 +50,7 @@ class Embedding(nn.Module):
         super().__init__()
         width = config.d_model
         self.mask_id, self.pad_id = config.mask_id, config.pad_id
-        self.token = _table(config, borrowed)
+        self.token: OwnTable | BorrowedTable | SettledTable = _table(config, borrowed)
         self.position = nn.Parameter(torch.randn(config.max_len, width) * INIT)
         self.level = Level(width) if config.time_conditioning else None
         self.previous = nn.Linear(width, width, bias=False) if config.self_conditioning else None
@@ -60,7 +60,19 @@ class Embedding(nn.Module):
 
     @property
     def borrowed_digest(self) -> str | None:
-        return self.token.digest if isinstance(self.token, BorrowedTable) else None
+        return None if isinstance(self.token, OwnTable) else self.token.digest
+
+    @torch.no_grad()
+    def begin_at(self, counts: Int[Tensor, " V"]) -> None:
+        """Begin the head's bias at the logarithm of how often each token was counted (one more than that), up
+        to a constant. From zeros it takes Adam thousands of steps to say that "the" is frequent."""
+        share = (counts.double() + 1).log()
+        self.bias.copy_(share - share.mean())
+
+    def settle(self) -> None:
+        """Project a borrowed table once and for all; it can be used as before, but not trained or saved."""
+        if isinstance(self.token, BorrowedTable):
+            self.token = self.token.settled()
 
     def forward(
         self,
@@ -128,9 +140,10 @@ def _table(config: DenoiserConfig, borrowed: Float[Tensor, "V E"] | None) -> Own
             f"borrowed embeddings: borrowed_dim is {config.borrowed_dim}, but "
             + ("no table was given; pass borrowed=" if borrowed is None else "a table was given; set it")
         )
-    if borrowed is None and config.projection_rank is not None:
+    if borrowed is None and (config.projection_rank is not None or config.reads_fully):
         raise BadInput(
-            f"projection_rank: expected None without borrowed embeddings, got {config.projection_rank}"
+            f"projection_rank and reads_fully are for borrowed embeddings, and there are none; got "
+            f"{config.projection_rank} and {config.reads_fully}"
         )
     return (
         OwnTable(config.vocab_size, config.d_model) if borrowed is None else BorrowedTable(config, borrowed)

@@ -70,10 +70,12 @@ class Held:
         special = torch.isin(self.rows, torch.tensor(self.specials, dtype=self.rows.dtype))
         return (self.real & ~special).long().cumprod(1).sum(1).numpy()
 
-    def never(self, mask_id: int, *, ending: bool = False) -> tuple[int, ...]:
-        """What is never to be written: nothing that no text has, but, if `ending`, the end of a document."""
-        ids = {mask_id, *self.specials} - ({self.eos_id} if ending else set())
-        return tuple(sorted(ids if self.pad_id is None else ids | {self.pad_id}))
+    def never(self, mask_id: int, *, ending: bool = False, nothing: bool = False) -> tuple[int, ...]:
+        """What is never to be written: nothing that no text has, but, if `ending`, the end of a document, and
+        if `nothing`, the pad, by which a denoiser trained on spans says that nothing belongs into a place."""
+        ids = {mask_id, *self.specials, *(() if self.pad_id is None else (self.pad_id,))}
+        allowed = ({self.eos_id} if ending else set()) | ({self.pad_id} if nothing else set())
+        return tuple(sorted(ids - allowed))
 
     def units(self, rows: Int[np.ndarray, " K"] | None = None) -> Int[np.ndarray, " K"]:
         """What a bootstrap draws again, for each of some rows (all of them if None): its document, or the row

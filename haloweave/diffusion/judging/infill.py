@@ -111,12 +111,14 @@ def filled_in(
     *,
     mask_id: int,
     plan: Unmasking,
+    nothing: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Filled]:
-    """Fill every puzzle by itself, so that its time and its calls are those that a person would wait for."""
+    """Fill every puzzle by itself, so that its time and its calls are those that a person would wait for.
+    `nothing`: the pad may be written, for a denoiser that learnt to leave places empty."""
     tasks, found = list(wanted), []
-    never, device = held.never(mask_id), device_of(predict)
+    never, device = held.never(mask_id, nothing=nothing), device_of(predict)
     for number, puzzle in enumerate(tasks):
         x0 = held.rows[puzzle.row]
         generator = torch.Generator().manual_seed(seed + number)

@@ -8,8 +8,8 @@ Knows denoisers, losses and unmasking. Must not know quality. Axes: N rows, T se
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -40,12 +40,29 @@ class Race:
     rows: int = 4
     """Of a training step."""
     lengths: tuple[int, ...] = (512, 1024, 2048, 4096)
-    """Where the cost of one call is measured; its exponent is the slope over them."""
+    """Where the cost of a call and of a training step on one row is measured; its exponent is the slope over
+    them."""
     repeats: int = 3
+    """Rounds at each of these lengths."""
+    bf16: bool = False
+    """Train in bfloat16; calls are in float32 anyway, as sampling and evaluation make them."""
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.rows, self.repeats, *self.lengths) < 1:
             raise BadInput(f"race: expected rounds, rows, repeats and lengths >= 1, got {self}")
+
+
+@dataclass(frozen=True, eq=False)
+class AtLength:
+    """What one row of T tokens takes, in the same rounds as the others."""
+
+    call_seconds: Float[np.ndarray, " R"]
+    """One call, without the head."""
+    step_seconds: Float[np.ndarray, " R"]
+    """A training step, with the head where a prediction counts."""
+    call_bytes: int
+    """Peak of live tensors; so of a step, beside the weights and the optimizer's state."""
+    step_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +76,7 @@ class Speed:
     """Peak of live tensors in a training step, beside the weights and the optimizer's state."""
     sample_seconds: Float[np.ndarray, " R"]
     sample_tokens: int
-    seconds_by_length: dict[int, float]
-    """Median of one call on one row, without the head."""
+    by_length: Mapping[int, AtLength] = field(repr=False)
 
     @property
     def training(self) -> float:
@@ -72,9 +88,24 @@ class Speed:
         return self.sample_tokens / float(np.median(self.sample_seconds))
 
     @property
+    def seconds_by_length(self) -> dict[int, float]:
+        """Median of one call on one row, without the head."""
+        return {n: float(np.median(at.call_seconds)) for n, at in self.by_length.items()}
+
+    @property
+    def step_seconds_by_length(self) -> dict[int, float]:
+        """Median of a training step on one row."""
+        return {n: float(np.median(at.step_seconds)) for n, at in self.by_length.items()}
+
+    @property
     def exponent(self) -> float:
-        """Of the cost in T: 1 is linear, 2 quadratic."""
+        """Of the cost of a call in T: 1 is linear, 2 quadratic."""
         return exponent(self.seconds_by_length)
+
+    @property
+    def training_exponent(self) -> float:
+        """Of the cost of a training step in T."""
+        return exponent(self.step_seconds_by_length)
 
 
 def race(
@@ -83,7 +114,7 @@ def race(
     """Time them all; weights stay as they are."""
     rows = held.rows[: run.rows]
     progress("timing training steps", 0, None)
-    steps = [_training_step(d, rows, held.pad_id, plan.seed) for d in denoisers]
+    steps = [_training_step(d, rows, held.pad_id, plan.seed, run.bf16) for d in denoisers]
     step_seconds = side_by_side([waiting(w, d) for w, d in zip(steps, denoisers, strict=True)], run.rounds)
     step_bytes = [peak_bytes(step) for step in steps]
     del steps
@@ -91,15 +122,16 @@ def race(
     length = plan.length or min(held.rows.shape[1], *(d.config.max_len for d in denoisers))
     works = [waiting(_sampling(d, length, held, plan), d) for d in denoisers]
     sample_seconds = side_by_side(works, run.rounds)
-    progress("timing lengths", 0, None)
-    by_length = _lengths(denoisers, held, run)
+    by_length = _lengths(denoisers, held, run, plan.seed, progress)
     return [
         Speed(step_seconds[:, i], rows.numel(), step_bytes[i], sample_seconds[:, i], length, by_length[i])
         for i in range(len(denoisers))
     ]
 
 
-def _training_step(denoiser: Denoiser, rows: Int[Tensor, "N T"], pad_id: int | None, seed: int) -> Work:
+def _training_step(
+    denoiser: Denoiser, rows: Int[Tensor, "N T"], pad_id: int | None, seed: int, bf16: bool
+) -> Work:
     """A step of a copy, on the same noise for each."""
     double = copy.deepcopy(denoiser).train()
     optimizer = torch.optim.AdamW([p for p in double.parameters() if p.requires_grad], lr=1e-5)
@@ -111,7 +143,9 @@ def _training_step(denoiser: Denoiser, rows: Int[Tensor, "N T"], pad_id: int | N
 
     def step() -> None:
         with torch.enable_grad():
-            masked_mean_ce(double, noisy).total.backward()  # type: ignore[no-untyped-call]
+            with torch.autocast(device_of(denoiser).type, torch.bfloat16, enabled=bf16):
+                loss = masked_mean_ce(double, noisy).total
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -153,16 +187,21 @@ def _sampling(denoiser: Denoiser, length: int, held: Held, plan: Measures) -> Wo
     return sample
 
 
-def _lengths(denoisers: Sequence[Denoiser], held: Held, run: Race) -> list[dict[int, float]]:
-    """Seconds of one call at each length, by denoiser; in alternation too."""
+def _lengths(
+    denoisers: Sequence[Denoiser], held: Held, run: Race, seed: int, progress: Progress
+) -> list[dict[int, AtLength]]:
+    """What one row takes at each length, by denoiser; in alternation too."""
     ready = [_reaching(d, max(run.lengths)) for d in denoisers]
-    found: list[dict[int, float]] = [{} for _ in ready]
-    for length in run.lengths:
+    found: list[dict[int, AtLength]] = [{} for _ in ready]
+    for done, length in enumerate(run.lengths):
+        progress("timing lengths", done, len(run.lengths))
         row = _text_of(held, length)
-        works = [waiting(_call(d, row.to(device_of(d))), d) for d in ready]
-        seconds = np.median(side_by_side(works, run.repeats), axis=0)
-        for i, s in enumerate(seconds.tolist()):
-            found[i][length] = s
+        calls = [waiting(_call(d, row.to(device_of(d))), d) for d in ready]
+        steps = [waiting(_training_step(d, row, held.pad_id, seed, run.bf16), d) for d in ready]
+        called, stepped = side_by_side(calls, run.repeats), side_by_side(steps, run.repeats)
+        for i, one in enumerate(found):
+            memory = peak_bytes(calls[i]), peak_bytes(steps[i])
+            one[length] = AtLength(called[:, i], stepped[:, i], *memory)
     return found
 
 

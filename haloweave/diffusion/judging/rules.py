@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from haloweave.diffusion.judging.intervals import Interval
 
 
 @dataclass(frozen=True)
 class Rules:
-    """A candidate becomes the primary denoiser only if every rule holds; else the baseline stays."""
+    """A candidate becomes the primary denoiser only if no rule fails; else the baseline stays."""
 
     throughput: float = 1.5
     """Tokens sampled per second over the baseline's: a margin that a person notices ..."""
@@ -27,7 +28,7 @@ class Rules:
     script: float = 0.05
     """By so much the bits per byte of one script may be worse at most."""
     script_blocks: int = 8
-    """A script with fewer blocks is told, not judged."""
+    """A script with fewer blocks is told and not judged: it speaks neither for the candidate nor against."""
     spread: float = 2.0
     """The spread of the late training losses over the baseline's, at most."""
     memory: float = 1.0
@@ -67,14 +68,28 @@ class Measured:
     step_memory: float
 
 
+class Verdict(StrEnum):
+    """What became of one rule."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    NOT_JUDGED = "not judged"
+    """Too little was measured to say either."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """One rule, its number, and whether it holds."""
+    """One rule, its number, and what became of it."""
 
     rule: str
     wanted: str
     got: str
-    holds: bool
+    verdict: Verdict
+
+    @property
+    def holds(self) -> bool:
+        """A rule that was not judged does not hold; it does not fail either."""
+        return self.verdict is Verdict.HOLDS
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ class Decision:
 
 
 def decide(m: Measured, rules: Rules = Rules()) -> Decision:
-    """Every rule's outcome; all must hold. A number that isn't one holds no rule."""
+    """Every rule's outcome; none may fail. A number that isn't one fails its rule."""
     outcomes = (
         _throughput(m.throughput, rules),
         _nelbo(m.nelbo, rules),
@@ -94,42 +109,44 @@ def decide(m: Measured, rules: Rules = Rules()) -> Decision:
         _stable(m.candidate, m.baseline, rules),
         _memory(m, rules),
     )
-    return Decision(all(o.holds for o in outcomes), outcomes)
+    return Decision(all(o.verdict is not Verdict.FAILS for o in outcomes), outcomes)
 
 
 def _throughput(found: Interval, rules: Rules) -> Outcome:
     holds = found.value >= rules.throughput and found.low > rules.throughput_low
     wanted = f">= {rules.throughput:g}x, lower end > {rules.throughput_low:g}x"
-    return Outcome("sampling throughput", wanted, _times(found), holds)
+    return Outcome("sampling throughput", wanted, _times(found), _verdict(holds))
 
 
 def _nelbo(found: Interval, rules: Rules) -> Outcome:
-    return Outcome(
-        "likelihood bound", f"upper end <= {rules.nelbo:+.1%}", _percent(found), found.high <= rules.nelbo
-    )
+    wanted, holds = f"upper end <= {rules.nelbo:+.1%}", found.high <= rules.nelbo
+    return Outcome("likelihood bound", wanted, _percent(found), _verdict(holds))
 
 
 def _script(name: str, found: ScriptGap, rules: Rules) -> Outcome:
     wanted, got = f"<= {rules.script:+.1%}", f"{_percent(found.gap)} over {found.blocks} blocks"
     if found.blocks < rules.script_blocks:
-        return Outcome(f"bits per byte, {name}", wanted, f"{got}: too few, not judged", True)
-    return Outcome(f"bits per byte, {name}", wanted, got, found.gap.value <= rules.script)
+        return Outcome(f"bits per byte, {name}", wanted, f"{got}: too few", Verdict.NOT_JUDGED)
+    return Outcome(f"bits per byte, {name}", wanted, got, _verdict(found.gap.value <= rules.script))
 
 
 def _stable(candidate: Stability, baseline: Stability, rules: Rules) -> Outcome:
     wanted = f"finite losses, spread <= {rules.spread:g}x the baseline's"
     if not candidate.finite:
-        return Outcome("stability", wanted, "a loss is not finite, or training diverged", False)
+        return Outcome("stability", wanted, "a loss is not finite, or training diverged", Verdict.FAILS)
     got = f"finite, spread {candidate.spread:.3f} to {baseline.spread:.3f}"
-    return Outcome("stability", wanted, got, candidate.spread <= rules.spread * baseline.spread)
+    return Outcome("stability", wanted, got, _verdict(candidate.spread <= rules.spread * baseline.spread))
 
 
 def _memory(m: Measured, rules: Rules) -> Outcome:
     worst = max(m.call_memory, m.step_memory)
     got = f"call {m.call_memory:.2f}x, training step {m.step_memory:.2f}x"
-    return Outcome(
-        "peak memory", f"<= {rules.memory:g}x", got, worst <= rules.memory and not math.isnan(worst)
-    )
+    holds = worst <= rules.memory and not math.isnan(worst)
+    return Outcome("peak memory", f"<= {rules.memory:g}x", got, _verdict(holds))
+
+
+def _verdict(holds: bool) -> Verdict:
+    return Verdict.HOLDS if holds else Verdict.FAILS
 
 
 def _times(x: Interval) -> str:
@@ -137,4 +154,5 @@ def _times(x: Interval) -> str:
 
 
 def _percent(x: Interval) -> str:
-    return f"{x.value:+.2%} ({x.low:+.2%} .. {x.high:+.2%})"
+    doubt = f"{x.low:+.2%} .. {x.high:+.2%}" if math.isfinite(x.low) else "no interval: one group alone"
+    return f"{x.value:+.2%} ({doubt})"

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from haloweave.diffusion.errors import BadInput
+from haloweave.diffusion.sampling.joins import Edges, Joins
 from haloweave.diffusion.sampling.plan import Holes, Step, Unmasked, Unmasking, Watch
 from haloweave.diffusion.sampling.reader import Predict
 from haloweave.diffusion.sampling.uniforms import Uniforms
@@ -77,6 +78,9 @@ class _Long:
         # Without remasking, visible tokens have nothing to wait for.
         self._todo = holes.open if plan.remask is None else holes.editable.clone()
         self._calls = self._row_calls = self._steps = 0
+        self._joins = None
+        if plan.joining is not None:
+            self._joins = Joins(plan.joining, holes.xt, holes.mask_id, holes.never)
 
     def through(self) -> Unmasked:
         started, number = time.perf_counter(), 0
@@ -106,9 +110,17 @@ class _Long:
         )
         uniforms = self._uniforms.of_rows(rows).fork(number)
         watch = None if self._progress is None else lambda step: self._tell(step, number, frame)
-        self._take(fill(self._predict, part, self._plan, uniforms, watch), frame)
+        edges = self._edges(frame)
+        self._take(fill(self._predict, part, self._plan, uniforms, watch, edges), frame)
         columns = torch.arange(self._todo.shape[1], device=rows.device)
         self._todo[rows] &= columns >= span[:, 1:]
+
+    def _edges(self, frame: _Frame) -> Edges | None:
+        """How the text beside the windows ends and goes on, so that it joins across their edges too."""
+        if self._joins is None:
+            return None
+        self._joins.follow(self._tokens)
+        return self._joins.edges(frame.rows, frame.columns[:, 0], frame.columns[:, -1] + 1)
 
     def _frame(self, rows: Int[Tensor, " R"], span: Int[Tensor, "R 2"]) -> _Frame:
         start = _starts(self._tokens[rows] != self._holes.mask_id, span, self._window)

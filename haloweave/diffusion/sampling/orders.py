@@ -27,6 +27,7 @@ from torch import Tensor
 
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.sampling.draw import Drawing, gumbel, pieces
+from haloweave.diffusion.sampling.joins import Joins
 from haloweave.diffusion.sampling.reader import Reader
 from haloweave.diffusion.sampling.uniforms import Lots, Purpose
 
@@ -43,11 +44,14 @@ class Prospect:
     """Share of the steps still to go after this one."""
     reader: Reader
     drawing: Drawing
+    joins: Joins | None = None
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "N V"]:
-        """What the denoiser believes; temperature and nucleus act on the draw alone."""
-        return self.reader.log_probs(self.row, self.column)
+        """What the denoiser believes; temperature and nucleus act on the draw alone. With `joins`, what does
+        not fit beside its neighbours is -inf, and the rest sums to less than 1."""
+        believed = self.reader.log_probs(self.row, self.column)
+        return believed if self.joins is None else self.joins.barred(believed, self.row, self.column)
 
     @cached_property
     def certainty(self) -> Float[Tensor, " N"]:
@@ -74,7 +78,9 @@ class Prospect:
         if bool(chosen.all()):
             return self
         lots = Lots(self.lots.seeds[chosen])
-        part = Prospect(self.row[chosen], self.column[chosen], lots, self.left, self.reader, self.drawing)
+        part = Prospect(
+            self.row[chosen], self.column[chosen], lots, self.left, self.reader, self.drawing, self.joins
+        )
         if "tokens" in self.__dict__:  # the distributions have served
             known = {"tokens": self.tokens, "confidence": self.confidence, "certainty": self.certainty}
         else:
@@ -143,10 +149,12 @@ class Margin:
 
 @dataclass(frozen=True)
 class Entropy:
-    """Least entropy first. Exact."""
+    """Least entropy first. Exact. Where some tokens do not fit: the mean surprise of those that do."""
 
     def scores(self, at: Prospect) -> Float[Tensor, " N"]:
         entropy = torch.cat([torch.special.entr(part.exp()).sum(-1) for part in pieces(at.log_probs)])
+        if at.joins is not None:
+            entropy = entropy / at.log_probs.logsumexp(-1).exp()
         return _possible(-entropy, at)
 
 

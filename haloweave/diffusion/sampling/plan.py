@@ -15,6 +15,7 @@ from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.sampling.draw import Draw, Drawing, InverseCdf
 from haloweave.diffusion.sampling.orders import Confidence, Order
 from haloweave.diffusion.sampling.remask import Remask
+from haloweave.diffusion.sampling.state_sets import Joining
 from haloweave.diffusion.schedule import Cosine, Schedule
 
 
@@ -52,6 +53,10 @@ class Unmasking:
     """The reverse process itself: each mask is revealed by chance, (r_t - r_s) / r_t a step, whatever the
     order. Steps in which nothing happens cost no call, so many steps cost no more than there are holes."""
     draw: Draw = field(default_factory=InverseCdf)
+    joining: Joining | None = field(default=None, repr=False)
+    """Write only tokens with which the text can still become whole: no incomplete characters, no mark that
+    nothing carries (see Joins). The vocabulary's own table, `tokenizer.joining`; None leaves it to the
+    denoiser. Probabilities stay the denoiser's own; sampling is then no longer exact under any order."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

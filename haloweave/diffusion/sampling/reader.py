@@ -14,7 +14,7 @@ places, V vocabulary, D width, F forbidden and A allowed tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -113,6 +113,11 @@ class Reader:
                 raise BadInput(f"never: all {size} tokens are forbidden; allow at least one")
             self._forbidden = torch.tensor(inside, dtype=torch.int64, device=logits.device)
         return self._forbidden
+
+    @property
+    def never(self) -> Sequence[int]:
+        """Ids that are not written, ascending."""
+        return self._never
 
     def allowed(self, size: int) -> Int[Tensor, " A"]:
         """The ids that may be written, of a vocabulary of this size."""

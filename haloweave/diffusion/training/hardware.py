@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,8 @@ from haloweave.diffusion.training.recipe import DTYPES
 
 DEVICES = ("auto", "cpu", "cuda")
 """Not mps: the likelihood bound is counted in float64, which Apple's GPUs have not."""
+_KEEPING = {-4: 0, -1: 2**31 - 1, -2: 1 << 26}
+"""glibc's M_MMAP_MAX: map nothing by itself; M_TRIM_THRESHOLD: keep 2 GB; M_TOP_PAD: grow by 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,17 @@ def native_bf16(place: torch.device) -> bool:
         return False
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def keep_memory() -> bool:
+    """Ask the C library to keep freed memory instead of giving it back; whether it is one that can be asked.
+
+    A step's largest tensors are logits of some hundred MB. glibc maps such memory anew each time, and the
+    system clears it page by page: a third of the time of training over 49,155 tokens. Kept: 1.25 times as
+    many tokens a second (batch 32 x 256, one thread, bf16).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return all(mallopt(what, amount) for what, amount in _KEEPING.items())

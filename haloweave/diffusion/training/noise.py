@@ -93,12 +93,16 @@ def _ingredients(tokenizer: Tokenizer, corpus: Corpus) -> dict[str, Callable[[],
         "vocab_size": lambda: tokenizer.vocab_size,
         "specials": lambda: special,
         "protected": lambda: tuple(i for i in special if i not in (mask, pad)),
+        "untouched": lambda: tuple(i for i in special if i not in (mask, pad, tokenizer.eos_id)),
         "starts": lambda: tokenizer.starts_word,
-        "information": lambda: information(_counts(corpus, tokenizer.vocab_size)),
+        "continues": lambda: tokenizer.continues_cluster,
+        "unfinished": lambda: tokenizer.unfinished_cluster,
+        "scripts": lambda: tokenizer.scripts,
+        "information": lambda: information(counts(corpus, tokenizer.vocab_size)),
     }
 
 
-def _counts(corpus: Corpus, vocab_size: int) -> Int[Tensor, " V"]:
+def counts(corpus: Corpus, vocab_size: int) -> Int[Tensor, " V"]:
     """How often each token stands in the corpus; of a large one, in some thousand blocks of it."""
     train = corpus.train
     count = min(len(train), _COUNTED)

@@ -21,6 +21,7 @@ from haloweave.diffusion.denoisers.base import Denoiser
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.loss import Loss, elbo_weighted_ce, masked_mean_ce
 from haloweave.diffusion.room import FEWER
+from haloweave.diffusion.soft_targets import SoftTargets
 from haloweave.diffusion.training.hardware import Machine
 from haloweave.diffusion.training.noise import Drawn, Noise, number_of
 from haloweave.diffusion.training.recipe import Recipe
@@ -36,13 +37,15 @@ class Objective:
         self._say = say
         self._compiled = torch.compile(denoiser.hidden) if recipe.compile else None
 
-    def backward(self, drawn: Drawn, step: int) -> dict[str, Float[Tensor, ""]]:
+    def backward(
+        self, drawn: Drawn, step: int, soft: SoftTargets | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
         """Add this process's part of the gradient to the weights; its part of each loss, by name.
 
-        Parts of all processes add up to the mean over the global batch.
+        Parts of all processes add up to the mean over the global batch. `soft`: a teacher's answers to it.
         """
         try:
-            return self._accumulate(drawn, step)
+            return self._accumulate(drawn, step, soft)
         except (RuntimeError, MemoryError) as error:
             if _of_memory(error):
                 rows, length = self._recipe.batch_size, drawn.batch.xt.shape[1]
@@ -55,22 +58,24 @@ class Objective:
             self._compiled = None
             self._say(f"torch.compile does not work here, going on without ({_first_line(error)})")
             self._denoiser.zero_grad(set_to_none=True)
-            return self._accumulate(drawn, step)
+            return self._accumulate(drawn, step, soft)
 
-    def _accumulate(self, drawn: Drawn, step: int) -> dict[str, Float[Tensor, ""]]:
+    def _accumulate(self, drawn: Drawn, step: int, soft: SoftTargets | None) -> dict[str, Float[Tensor, ""]]:
         processes, size = self._machine.processes, self._recipe.batch_size
         total: dict[str, Tensor] = {}
         for micro in range(self._recipe.grad_accum):
             number = micro * processes.count + processes.index
-            rows = Drawn(drawn.batch.rows(slice(number * size, (number + 1) * size)), drawn.self_condition)
+            these = slice(number * size, (number + 1) * size)
+            rows = Drawn(drawn.batch.rows(these), drawn.self_condition)
+            taught = None if soft is None else soft.rows(these).to(self._machine.place)
             with _seeded(number_of(self._recipe.seed, "dropout", step, number), self._machine.place):
-                loss = self._loss(rows)
+                loss = self._loss(rows, taught)
                 loss.total.backward()  # type: ignore[no-untyped-call]
             for name, part in {"loss": loss.total.detach(), **loss.parts}.items():
                 total[name] = total.get(name, 0) + part.float()
         return total
 
-    def _loss(self, drawn: Drawn) -> Loss:
+    def _loss(self, drawn: Drawn, soft: SoftTargets | None) -> Loss:
         denoiser, place = self._denoiser, self._machine.place
         batch, divisor = drawn.batch.to(place), self._recipe.rows(self._machine.processes.count)
         shown = drawn.self_condition and denoiser.config.self_conditioning
@@ -81,7 +86,7 @@ class Objective:
                 return elbo_weighted_ce(
                     denoiser, batch, schedule, timesteps=n, self_condition=shown, divisor=divisor
                 )
-            return masked_mean_ce(denoiser, batch, self_condition=shown, divisor=divisor)
+            return masked_mean_ce(denoiser, batch, self_condition=shown, divisor=divisor, soft=soft)
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from haloweave.diffusion.errors import BadInput
 
 DTYPES = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("masked_mean", "elbo")
+_IN_PLACE = ("absorb", "hybrid", "frequency")
+"""Corruptions that leave every token where it was; to others a teacher's answers would be of other places."""
 _COUNTS = (
     "max_steps",
     "batch_size",
@@ -22,6 +24,8 @@ _COUNTS = (
     "evaluate_every",
     "evaluate_rows",
     "evaluate_draws",
+    "distil_blocks",
+    "distil_top",
 )
 _NOT_DECISIVE = (
     "batch_size",  # but see `decisive`
@@ -33,6 +37,8 @@ _NOT_DECISIVE = (
     "evaluate_draws",
 )
 """Two runs that differ in these alone take the same steps, at the same global batch."""
+_OF_TEACHER = ("distil", "distil_blocks", "distil_top", "distil_rows")
+"""Without a teacher they decide nothing; runs from before there were any can go on, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,15 @@ class Recipe:
     dtype: str = "auto"
     """auto, float32 or bfloat16: what is multiplied in. Weights and their averages stay float32."""
     compile: bool = False
+    distil: float = 0.0
+    """a in (1 - a) CE(true token) + a CE(host's prediction), at masked places of blocks that the host, as a
+    teacher, was asked about; 0: no teacher."""
+    distil_blocks: int = 1024
+    """Blocks it is asked about, once, before training; at most all there are."""
+    distil_top: int = 16
+    """Of its prediction, the likeliest tokens that are kept; the rest is one lump."""
+    distil_rows: float = 0.25
+    """Share of each batch that is read from these blocks, again and again, under other masks each time."""
     checkpoint_every: int = 250
     evaluate_every: int = 250
     evaluate_rows: int = 64
@@ -97,6 +112,7 @@ class Recipe:
         if not 0 <= self.seed < 2**63:
             raise BadInput(f"recipe: seed should be in 0..2^63-1, got {self.seed}")
         self._check_bound()
+        self._check_teacher()
         for name, among in (("dtype", DTYPES), ("objective", OBJECTIVES)):
             if getattr(self, name) not in among:
                 raise BadInput(
@@ -118,6 +134,23 @@ class Recipe:
                 "or set objective to masked_mean"
             )
 
+    def _check_teacher(self) -> None:
+        if not (0 <= self.distil <= 1 and 0 < self.distil_rows <= 1):
+            raise BadInput(
+                f"recipe: expected distil in [0, 1] and distil_rows in (0, 1], got {self.distil} and "
+                f"{self.distil_rows}"
+            )
+        if self.distil and self.objective != "masked_mean":
+            raise BadInput(
+                f"recipe: objective {self.objective} is no bound with a teacher's targets; set distil to 0, "
+                f"or objective to masked_mean"
+            )
+        if self.distil and self.corruption not in _IN_PLACE:
+            raise BadInput(
+                f"recipe: corruption {self.corruption} moves tokens, and a teacher's answers are of their "
+                f"places; set distil to 0, or corruption to one of {', '.join(_IN_PLACE)}"
+            )
+
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a half cosine down to the floor (SGDR, 1608.03983, without restarts)."""
         up = max(1, round(self.warmup * self.max_steps))
@@ -132,7 +165,8 @@ class Recipe:
         `together`: it matters which rows are read at once, as to dropout, whose numbers are drawn for all of
         them, and to a loss of the batch at hand. Else any split of the global batch is the same run.
         """
-        told = {name: value for name, value in asdict(self).items() if name not in _NOT_DECISIVE}
+        untold = _NOT_DECISIVE if self.distil else (*_NOT_DECISIVE, *_OF_TEACHER)
+        told = {name: value for name, value in asdict(self).items() if name not in untold}
         split = {"batch_size": self.batch_size} if together else {}
         return told | {"global_batch": self.rows(processes)} | split
 

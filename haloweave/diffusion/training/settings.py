@@ -22,7 +22,10 @@ from haloweave.diffusion.training.recipe import Recipe
 
 _FROM_TOKENIZER = {"vocab_size", "mask_id", "pad_id", "max_len", "borrowed_dim"}
 """Of a denoiser's config: follows from the tokenizer, the host or `seq_len`, and is no setting."""
-INGREDIENTS = {"mask_id", "pad_id", "vocab_size", "information", "starts", "specials", "protected"}
+INGREDIENTS = {
+    *("mask_id", "pad_id", "vocab_size", "information", "specials", "protected", "untouched"),
+    *("starts", "continues", "unfinished", "scripts"),
+}
 """Of a corruption: follows from the tokenizer and the corpus."""
 
 
@@ -40,9 +43,13 @@ class Surroundings:
     """Of a tokenizer trained on the data; others bring their own size."""
     tokenizer: Path | None = None
     host: str | None = None
+    initialiser: str | None = None
+    """An encoder whose blocks the denoiser begins with: a known name or a folder; None: weights by lot."""
     exclude: tuple[str, ...] = ()
     held_out: tuple[Path, ...] = ()
     valid_share: float = 0.01
+    prior: bool = False
+    """Begin the head's bias at the tokens' frequencies in the corpus."""
     device: str = "auto"
     threads: int = 0
 
@@ -53,11 +60,18 @@ class Surroundings:
             raise BadInput("data_dir: expected a file or folder of texts, got none; give --data-dir")
         if self.tokenizer is not None and self.host is not None:
             raise BadInput("tokenizer and host: a host brings its tokenizer; give one of the two")
+        if self.initialiser is not None and not _starts_warm(self.arch):
+            others = ", ".join(name for name in build.ARCHITECTURES if _starts_warm(name))
+            raise BadInput(f"initialiser: {self.arch} takes over no weights; those that do: {others}")
         for name, least in (("seq_len", 2), ("vocab_size", 2), ("threads", 0)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name}: expected {least} or more, got {getattr(self, name)}")
         if not 0 <= self.valid_share < 1:
             raise BadInput(f"valid_share: expected a share in [0, 1), got {self.valid_share}")
+
+
+def _starts_warm(arch: str) -> bool:
+    return hasattr(build.ARCHITECTURES[arch][1], "start_from")
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,8 @@ def settled(given: Mapping[str, Any]) -> Settings:
     _check_told(given, corruption)
     options = {name: given[name] for name in noise_names if name in given}
     recipe = Recipe(**{n: given[n] for n in recipe_names if n in given}, corruption_options=options)
+    if recipe.distil and around.host is None:
+        raise BadInput("distil: the teacher is the host, and there is none; give --host, or set distil to 0")
     if recipe.schedule not in build.SCHEDULES:
         raise BadInput(f"schedule {recipe.schedule!r}{nearest(recipe.schedule, build.SCHEDULES)}")
     return Settings(around, recipe, {name: given[name] for name in shape_names if name in given})
@@ -110,14 +126,14 @@ def settled(given: Mapping[str, Any]) -> Settings:
 
 def _check_told(given: Mapping[str, Any], corruption: str) -> None:
     """Raise BadInput where noise tells each token its own level, and nobody would listen, or no bound is."""
-    if not getattr(build.CORRUPTIONS[corruption], "told_per_token", False):
-        return
-    if not given.get("time_conditioning", False):
+    kind, objective = build.CORRUPTIONS[corruption], given.get("objective", Recipe.objective)
+    told = getattr(kind, "told_per_token", False)
+    if told and not given.get("time_conditioning", False):
         raise BadInput(
             f"corruption {corruption!r}: heat reaches a denoiser as the noise level of each token, and this "
             f"one reads no levels; set time_conditioning = true (--set time_conditioning=true)"
         )
-    if given.get("objective", Recipe.objective) != Recipe.objective:
+    if (told or not getattr(kind, "bounded", True)) and objective != Recipe.objective:
         raise BadInput(
             f"corruption {corruption!r}: it has no likelihood bound; leave objective at {Recipe.objective}"
         )

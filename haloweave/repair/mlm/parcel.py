@@ -25,6 +25,9 @@ from torch import Tensor
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
+from haloweave.diffusion.errors import BadInput
+from haloweave.diffusion.quantise import quantise as quantised
+from haloweave.diffusion.quantise import restore
 from haloweave.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 from haloweave.loading import quiet
 from haloweave.repair.mlm.checkpoint import sync
@@ -34,7 +37,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 """The parcel that comes with the package."""
 _CONFIG, _TOKENIZER, _CARD, _WEIGHTS = "config.json", "tokenizer.json", "README.md", "weights.safetensors"
 _FILES = (_CONFIG, _TOKENIZER, _CARD, _WEIGHTS)
-_FORMAT, _SCALE, _STEPS = 1, ":scale", 127
+_FORMAT = 1
 
 
 class Unpacked(NamedTuple):
@@ -46,35 +49,11 @@ class Unpacked(NamedTuple):
 
 
 def quantise(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices to 8 bits, symmetric, each row by its largest value; off by half a 127th of that at most.
-
-    Raises ModelCorrupt for weights that are not finite.
-    """
-    packed = {}
-    for name, value in weights.items():
-        if not value.is_floating_point():
-            packed[name] = value.contiguous()
-            continue
-        exact = value.detach().float().cpu()
-        if not torch.isfinite(exact).all():
-            raise ModelCorrupt(f"{name}: holds values that are not finite")
-        if exact.ndim < 2 or not exact.numel():
-            packed[name] = exact.contiguous()
-            continue
-        scale = exact.abs().amax(dim=-1, keepdim=True) / _STEPS
-        scale[scale == 0] = 1.0
-        packed[name] = (exact / scale).round().clamp(-_STEPS, _STEPS).to(torch.int8)
-        packed[name + _SCALE] = scale
-    return packed
-
-
-def restore(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in fp32 again."""
-    return {
-        name: value * packed[name + _SCALE] if name + _SCALE in packed else value
-        for name, value in packed.items()
-        if not name.endswith(_SCALE)
-    }
+    """See `haloweave.diffusion.quantise`. Raises ModelCorrupt for weights that are not finite."""
+    try:
+        return quantised(weights)
+    except BadInput as error:
+        raise ModelCorrupt(str(error)) from error
 
 
 def pack(folder: Path, target: Path) -> int:

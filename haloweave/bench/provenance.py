@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""What has to be known to repeat a measurement, and to believe it: command, date, seeds, versions, machine.
+
+Knows the interpreter, the machine and how the process was called. Must not know what was measured.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from haloweave.bench.stats import facts
+
+
+def provenance(seeds: Mapping[str, int | None], **more: object) -> dict[str, Any]:
+    """Everything by name. `seeds`: by what they decide; `more`: dtype, device and what else matters here."""
+    now = datetime.now(UTC)
+    told = {"command": command(), "date": now.strftime("%Y-%m-%d %H:%M UTC"), "seeds": dict(seeds)}
+    return told | {"cpu": cpu()} | facts() | more
+
+
+def command() -> str:
+    """As somebody would type it."""
+    return shlex.join(["halo", *sys.argv[1:]])
+
+
+def cpu(described: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, as its maker spells it; where nobody tells, its architecture."""
+    try:
+        lines = described.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or platform.machine())

@@ -39,6 +39,14 @@ def line(one: Halted, part: str, mark: Mark) -> tuple[dict[str, Any], list[str]]
     ]
 
 
+def lines(found: Found, mark: Mark) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """A record and the cells of a table for each threshold, the confirmed one last; the part comes first."""
+    confirmed = [] if found.confirmed is None else [("confirmed", found.confirmed)]
+    for part, one in [*(("sweep", halted) for halted in found.sweep), *confirmed]:
+        record, cells = line(one, part, mark)
+        yield record, [part, *cells]
+
+
 def verdict(found: Found, mark: Mark) -> str:
     """What came of it, in one sentence."""
     wanted = f"{mark.saved:.0%} of block passes saved at a bound at most {mark.worse:.0%} worse"

@@ -12,6 +12,7 @@ Knows matplotlib and numbers. Must not know how anything was measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -89,7 +90,9 @@ def trust(path: Path, bins: Mapping[str, tuple[Sequence[float], Sequence[float],
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as sure as right")
         for look, (name, (sure, right, error)) in zip(_looks(), bins.items(), strict=False):
             axes.plot(sure, right, label=f"{name}: ECE {error:.3f}", **look)
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        most = max([0.1, *(x for sure, right, _ in bins.values() for x in (*sure, *right))])
+        end = min(1.0, math.ceil(10 * most) / 10)  # a weak denoiser is never sure, and would fill a corner
+        axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
         axes.set(xlabel="confidence, partly revealed text", ylabel="share that is right")
         axes.legend(fontsize="small", loc="upper left")
         axes.grid(alpha=0.3)

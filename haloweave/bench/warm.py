@@ -12,6 +12,7 @@ E the host's width.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,7 @@ from haloweave.diffusion.sampling.reader import at_rest
 from haloweave.diffusion.text.host_table import embedding_table
 from haloweave.diffusion.train import Material, Report, Trainer
 from haloweave.diffusion.training.hardware import Machine, bf16
-from haloweave.diffusion.training.noise import noise_of
+from haloweave.diffusion.training.noise import counts, noise_of
 from haloweave.diffusion.training.settings import Settings
 from haloweave.diffusion.training.teacher import recorded
 
@@ -70,23 +71,30 @@ def measure(plan: Plan, here: Common, name: str, start: Mapping[str, Any], tell:
     if (there := _read(folder / RESULT, mark)) is not None:
         return there
     machine = Machine(torch.device("cpu"), bf16(plan.dtype, torch.device("cpu")))
-    settings = plan.settings(start, folder, _PROBE)
+    settings = plan.settings(start, _anew(folder / "probe"), _PROBE)
     material, before = _material(settings, here, plan, tell)
-    each = _seconds_per_step(settings, material, machine, folder / "probe")
+    each = _seconds_per_step(settings, material, machine)
     steps = int((60 * plan.minutes - before) / each)
     if steps < POINTS:
         raise BadInput(
             f"{name}: expected time for {POINTS} steps, got {steps}: it takes {before:.0f} s before the "
             f"first, and {each:.2f} s each; give more minutes"
         )
-    settings = plan.settings(start, folder, steps)
+    settings = plan.settings(start, _anew(folder / "run"), steps)
     material, _ = _material(settings, here, plan, tell)
     curve, spent = _trained(settings, material, machine, before, lambda step: tell(100 * step // steps))
-    found = _judged(name, plan, here, folder, _table(settings, here))
+    found = _judged(name, plan, here, settings.around.output_dir, _table(settings, here))
     made = replace(found, steps=steps, minutes=spent / 60, before=before / 60, curve=curve)
     made = replace(made, teacher=0.0 if material.answers is None else material.answers.seconds / 60)
     write_text(folder / RESULT, json.dumps({"mark": mark, "found": _plain(made)}))
     return made
+
+
+def _anew(folder: Path) -> Path:
+    """Without what a bench that was stopped left there: of the time that this took nothing is known."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
 
 
 def _table(settings: Settings, here: Common) -> Float[Tensor, "V E"] | None:
@@ -102,6 +110,8 @@ def _material(settings: Settings, here: Common, plan: Plan, tell: Tell) -> tuple
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         denoiser = build.denoiser(config, table)
+    if around.prior:
+        denoiser.begin_at(counts(here.corpus, words.vocab_size))
     mark = around.initialiser and warm_starts.initialise(denoiser, around.initialiser)
     spent = time.process_time() - began
     if not recipe.distil:
@@ -119,12 +129,13 @@ def _material(settings: Settings, here: Common, plan: Plan, tell: Tell) -> tuple
     return made, spent + answers.seconds
 
 
-def _seconds_per_step(settings: Settings, material: Material, machine: Machine, folder: Path) -> float:
+def _seconds_per_step(settings: Settings, material: Material, machine: Machine) -> float:
     """CPU seconds, by a few steps of a run of its own that nobody keeps, without what is held out."""
     corpus = replace(material.corpus, valid=_Nothing(material.corpus.train.seq_len))
     seconds: list[float] = []
-    trainer = _trainer(settings, replace(material, corpus=corpus), machine, folder)
-    trainer.run(lambda report: seconds.append(report.cpu_seconds))
+    _trainer(settings, replace(material, corpus=corpus), machine).run(
+        lambda report: seconds.append(report.cpu_seconds)
+    )
     return float(np.median(seconds[_SKIPPED:]))
 
 
@@ -142,13 +153,13 @@ def _trained(
             curve.append((spent, report.valid.nats))
         tell(report.step)
 
-    _trainer(settings, material, machine, settings.around.output_dir).run(hear)
+    _trainer(settings, material, machine).run(hear)
     return tuple(curve), spent
 
 
-def _trainer(settings: Settings, material: Material, machine: Machine, folder: Path) -> Trainer:
+def _trainer(settings: Settings, material: Material, machine: Machine) -> Trainer:
     noise = noise_of(settings.recipe, material.tokenizer, material.corpus)
-    return Trainer(material, settings.recipe, noise, folder, machine=machine)
+    return Trainer(material, settings.recipe, noise, settings.around.output_dir, machine=machine)
 
 
 def _judged(name: str, plan: Plan, here: Common, folder: Path, table: Float[Tensor, "V E"] | None) -> Found:

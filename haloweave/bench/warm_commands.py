@@ -33,7 +33,10 @@ def warm(
         str, typer.Option(metavar="NAME|FOLDER", help="Lends tokens and vectors, and teaches.")
     ] = DEFAULT,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where runs are kept; a bench that was stopped goes on there.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Where runs are kept; starts that are done there are not run again."
+        ),
     ] = Path("warm"),
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write figures.json and curves.png there.")

@@ -34,6 +34,7 @@ _COUNTED = 20_000
 """Blocks in which tokens are counted."""
 _PLAIN = {"arch": "transformer", "d_model": 256, "n_layers": 4, "n_heads": 4, "d_ff": 1024}
 _LENT = {"host": "", "projection_rank": 64}  # the host's name is put in by Plan
+_KNOWING = {"prior": True, "reads_fully": True}
 _BERT = {"arch": "encoder", "n_layers": 4}
 STARTS: Mapping[str, Mapping[str, Any]] = {
     "own vectors": _PLAIN,
@@ -42,6 +43,12 @@ STARTS: Mapping[str, Mapping[str, Any]] = {
     "encoder, 4 blocks, cold": _BERT | _LENT,
     "encoder, 4 blocks of MiniLM": _BERT | _LENT | {"initialiser": "minilm-l6"},
     "encoder, 6 blocks of MiniLM": _BERT | _LENT | {"initialiser": "minilm-l6", "n_layers": 6},
+    "host vectors, bias at frequencies": _PLAIN | _LENT | _KNOWING,
+    "encoder, 4 blocks of MiniLM, bias at frequencies": _BERT
+    | _LENT
+    | _KNOWING
+    | {"initialiser": "minilm-l6"},
+    "eco_hybrid, bias at frequencies": _PLAIN | _LENT | _KNOWING | {"arch": "eco_hybrid"},
 }
 """Settings of `halo train`, beside those that all have; the first is the baseline."""
 

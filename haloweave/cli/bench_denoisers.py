@@ -8,15 +8,16 @@ Here and not in `haloweave.bench` for the sake of what `halo eval` shares: optio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from haloweave import denoising
 from haloweave.bench.report import Json, Report, bar
 from haloweave.cli import denoisers
-from haloweave.cli.tools import Tools, tools_of
+from haloweave.cli.tools import tools_of
 from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
     from haloweave.diffusion.judging.held import Held
     from haloweave.progress import Progress
 
+Number = TypeVar("Number", int, float)
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `halo train` wrote.")]
-Steps = Annotated[list[int], typer.Option(min=1, help="Rounds of revealing; may be given several times.")]
+Steps = Annotated[str, typer.Option(help="Rounds of revealing, comma-separated; empty: none.")]
 Stops = Annotated[
-    list[float], typer.Option(help="Confidence stop, at each number of rounds; may be given several times.")
+    str, typer.Option(help="Confidence stops, each at every number of rounds, comma-separated; empty: none.")
 ]
-Surer = Annotated[
-    list[float], typer.Option(help="Write at once what is surer than this; may be given several times.")
-]
+Surer = Annotated[str, typer.Option(help="Write what is surer than this, comma-separated; empty: none.")]
 Folder = Annotated[
     Path | None,
     typer.Option("--report", metavar="DIR", help="Write README.md, pictures and results.json there."),
@@ -48,9 +48,9 @@ def reveal(
     context: typer.Context,
     model: Model,
     data: denoisers.Data = None,
-    steps: Steps = [8, 12, 16],  # noqa: B006
-    stop: Stops = [0.95, 0.98, 0.99],  # noqa: B006
-    threshold: Surer = [0.5, 0.7, 0.9],  # noqa: B006
+    steps: Steps = "8,12,16",
+    stop: Stops = "0.95,0.98,0.99",
+    threshold: Surer = "0.5,0.7,0.9",
     order: denoisers.OrderName = "certainty",
     samples: Annotated[int, typer.Option(min=2, help="Texts under each plan.")] = 32,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a text.")] = 64,
@@ -73,7 +73,12 @@ def reveal(
     from haloweave.diffusion import build
 
     tools, mark = tools_of(context), bench.Mark()
-    grid = bench.Grid(tuple(steps), tuple(stop), tuple(threshold), build.order(order))
+    grid = bench.Grid(
+        _numbers("--steps", steps, int),
+        _numbers("--stop", stop, float),
+        _numbers("--threshold", threshold, float),
+        build.order(order),
+    )
     grid.plans(length)  # values that cannot be are told before anything is loaded
     with reporting(tools, "loading") as progress:
         loaded, held = _ready(model, data, device, blocks, seed, report, progress)
@@ -96,6 +101,14 @@ def reveal(
         told = _provenance(loaded, seed, held, judge=judge, order=order)
         reveal_report.write(report, model.name, found, true, mark, told)
         tools.say(f"the report: {report / 'README.md'}")
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Raises InvalidInput for what is no list of numbers."""
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InvalidInput(f"{option} {text!r}: expected numbers with commas between them") from error
 
 
 def halting(
@@ -123,6 +136,7 @@ def halting(
     from haloweave.diffusion.denoisers.hierarchical import Hierarchical
 
     tools, mark = tools_of(context), bench.Mark()
+    out = Report(as_json, "Halting, beside all passes", ["part", *halting_report.COLUMNS])
     with reporting(tools, "loading") as progress:
         loaded, held = _ready(model, data, device, blocks, seed, report, progress)
         if not isinstance(loaded.denoiser, Hierarchical):
@@ -137,23 +151,14 @@ def halting(
             seed=seed,
             progress=progress,
         )
-    _halted(tools, str(model), found, mark, as_json)
-    if report is not None:
-        halting_report.write(report, model.name, found, mark, _provenance(loaded, seed, held, draws=draws))
-        tools.say(f"the report: {report / 'README.md'}")
-
-
-def _halted(tools: Tools, model: str, found: Any, mark: Any, as_json: bool) -> None:
-    from haloweave.bench import halting_report
-
-    out = Report(as_json, "Halting, beside all passes", ["part", *halting_report.COLUMNS])
-    confirmed = [] if found.confirmed is None else [("confirmed", found.confirmed)]
-    for part, one in [*(("sweep", h) for h in found.sweep), *confirmed]:
-        record, cells = halting_report.line(one, part, mark)
-        out.row({"bench": "halting", "model": model, **record}, [part, *cells])
+    for record, cells in halting_report.lines(found, mark):
+        out.row({"bench": "halting", "model": str(model), **record}, cells)
     out.end()
     verdict = halting_report.verdict(found, mark)
     tools.say(verdict) if as_json else tools.tell(verdict)
+    if report is not None:
+        halting_report.write(report, model.name, found, mark, _provenance(loaded, seed, held, draws=draws))
+        tools.say(f"the report: {report / 'README.md'}")
 
 
 def _ready(

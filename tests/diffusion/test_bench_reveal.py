@@ -133,6 +133,7 @@ def test_the_grid_is_crossed_and_the_baseline_comes_first() -> None:
     assert plans["8 steps, stop at 0.9"].confidence_stop == 0.9
     assert {p.order for p in plans.values()} == {Confidence()}
     assert {p.temperature for p in plans.values()} == {1.0}
+    assert list(Grid((2,), (), ()).plans(8)) == [ONE_BY_ONE, "2 steps"]
     with pytest.raises(BadInput, match="threshold"):
         Grid(thresholds=(1.5,)).plans(8)
 
@@ -195,7 +196,20 @@ def test_the_command_reports(words: Tokenizer, tmp_path: Path, capsys: pytest.Ca
         tiny_denoiser.denoiser(words), words, corpus, {"cache": None, "valid_share": 0.1, "split_seed": 0}
     )
     tiny_denoiser.losses(tiny_denoiser.trainer(material, tmp_path / "tiny"))
-    few = ("--steps", 2, "--stop", 0.9, "--threshold", 0.9, "--samples", 2, "--length", 8, "--judge", "none")
+    few = (
+        "--steps",
+        "2",
+        "--stop",
+        "0.9",
+        "--threshold",
+        "0.9",
+        "--samples",
+        2,
+        "--length",
+        8,
+        "--judge",
+        "none",
+    )
     screens = Screens(width=160)
     asked = ("bench", "reveal", tmp_path / "tiny", *few, "--json", "--report", tmp_path / "report")
     assert screens.halo(*asked) == 0, screens.err
@@ -223,7 +237,18 @@ def test_the_command_reports(words: Tokenizer, tmp_path: Path, capsys: pytest.Ca
     assert "real text" in (report / markdown.README).read_text(encoding="utf-8")
 
 
-def test_the_command_refuses_plans_that_cannot_be_before_it_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--threshold", "2", "threshold"),
+        ("--steps", "8,x", "commas"),
+        ("--steps", "0", "steps"),
+        ("--stop", "0.9;0.8", "commas"),
+    ],
+)
+def test_the_command_refuses_plans_that_cannot_be_before_it_loads(
+    tmp_path: Path, option: str, value: str, told: str
+) -> None:
     screens = Screens()
-    assert screens.halo("bench", "reveal", tmp_path / "none", "--threshold", 2) == 2
-    assert "threshold" in screens.err
+    assert screens.halo("bench", "reveal", tmp_path / "none", option, value) == 2
+    assert told in screens.err

@@ -150,6 +150,21 @@ def test_every_start_has_its_minutes(plan: warm_plan.Plan, monkeypatch: pytest.M
     assert (again.nats == found[0].nats).all()
 
 
+def test_what_a_bench_that_was_killed_left_is_not_taken_for_its_own(
+    plan: warm_plan.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probe is over and its run half done: neither tells how long a step takes, nor what was spent."""
+    here, start = warm_plan.common(plan, lambda done: None), warm_plan.STARTS["own"]
+    with monkeypatch.context() as patch:
+        patch.setattr(warm, "_judged", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            warm.measure(plan, here, "own", start, lambda done: None)
+    found = warm.measure(plan, here, "own", start, lambda done: None)
+    assert found.steps >= 2
+    assert found.minutes > found.before
+    assert len(found.curve) >= 2
+
+
 def test_too_little_time_is_told(plan: warm_plan.Plan) -> None:
     here = warm_plan.common(plan, lambda done: None)
     with pytest.raises(BadInput, match="own: expected time for 2 steps, got"):

@@ -6,9 +6,10 @@ The contract of all repairers is in test_repairers."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -31,7 +32,9 @@ from haloweave.diffusion.loss import masked_mean_ce
 from haloweave.diffusion.parcel import note
 from haloweave.diffusion.scars import Scars
 from haloweave.diffusion.tokenizer import Tokenizer, borrowed_tokenizer, train_tokenizer
+from haloweave.diffusion.training import config_file
 from haloweave.diffusion.training.optim import Average, adamw
+from haloweave.diffusion.training.settings import settled
 from haloweave.engine.hf.text import HFCodec
 from haloweave.errors import EngineFault, InvalidInput, ModelCorrupt, ModelNotFound, ModelUnsupported
 from haloweave.repair.base import Proposal, RepairWindow
@@ -443,6 +446,17 @@ def test_the_shipped_one_is_small_and_tells_nobody_where_its_texts_were() -> Non
     assert not [value for value in told.values() if isinstance(value, str) and "/" in value]
     assert denoising.calibration(folder).temperature != 1.0
     assert (folder / "README.md").is_file()
+
+
+def test_the_recipe_is_what_the_shipped_one_was_made_by() -> None:
+    told = config_file.read(Path(__file__).parents[1] / "recipes" / "repairer.toml")
+    run = settled({**told, "data_dir": (Path("texts"),)})
+    shipped = json.loads((build.SHIPPED_DENOISER / "recipe.json").read_text())
+    for name in ("max_steps", "batch_size", "lr", "corruption", "corruption_options", "seed"):
+        assert shipped[name] == asdict(run.recipe)[name]
+    made = run.config(49155, 49152, 49153, 576)
+    kept = json.loads((build.SHIPPED_DENOISER / "config.json").read_text())
+    assert {**checkpoint.config_told(made), "borrowed": kept["borrowed"]} == kept
 
 
 def test_packed_it_is_a_quarter_and_answers_nearly_as_before(tmp_path: Path, host: Tensor) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from haloweave.diffusion.disk import write_text
@@ -61,8 +60,3 @@ def write(folder: Path, parts: Iterable[str], results: Mapping[str, Any]) -> Non
     """README.md and results.json in `folder`, each replaced whole. Raises CannotWrite."""
     write_text(folder / README, "\n\n".join(parts) + "\n")
     write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def shown(console: Console, folder: Path) -> None:
-    """Tell where the report is."""
-    console.print(f"the report: {folder / README}", style="dim")

@@ -126,6 +126,36 @@ def test_borrowed_vectors_begin_at_the_scale_of_own_ones(rank: int | None, scale
     assert float(spread.detach()) == pytest.approx(INIT, rel=0.15)
 
 
+def test_the_head_begins_at_frequencies_and_knows_nothing_else() -> None:
+    counts = torch.arange(V)
+    embedding = own()
+    embedding.begin_at(counts)
+    p = embedding.logits(torch.zeros(WIDTH)).softmax(-1)
+    expected = (counts + 1.0).index_fill(0, torch.tensor([MASK]), 0)
+    torch.testing.assert_close(p, expected / expected.sum())
+
+
+@pytest.mark.parametrize("rank", [None, 5])
+def test_read_fully_the_factorised_projection_is_the_heads_alone(rank: int | None) -> None:
+    config = config_for("transformer", borrowed_dim=E, projection_rank=rank, reads_fully=True)
+    embedding = Embedding(config, host())
+    token = embedding.token
+    assert isinstance(token, BorrowedTable)
+    assert token.read is not None
+    torch.testing.assert_close(token.look_up(texts()), token.table[texts()] @ token.read.T)
+    states = torch.randn(3, WIDTH, generator=generator())
+    head = token.narrow.T if token.widen is None else token.narrow.T @ token.widen.T
+    found = token.scores(states, torch.zeros(V))
+    torch.testing.assert_close(found, states @ (token.table @ head).T)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert token.read.grad is None
+
+
+def test_there_is_nothing_to_read_fully_without_a_host() -> None:
+    with pytest.raises(BadInput, match="reads_fully are for borrowed embeddings"):
+        own(reads_fully=True)
+
+
 @RANKS
 def test_mask_and_pad_have_vectors_that_the_host_does_not_decide(rank: int | None) -> None:
     one, other = lent(rank), host()

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -596,6 +598,12 @@ def test_too_little_text(make: Make, words: Tokenizer) -> None:
 
     with pytest.raises(TooLittleText, match="at least one block"):
         Material(tiny.denoiser(words), words, Empty())  # type: ignore[arg-type]
+
+
+def test_memory_is_kept_where_the_c_library_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.keep_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert not hardware.keep_memory()
 
 
 def test_machines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,14 @@ def test_a_run_that_is_over_says_so_again(train: Run) -> None:
     assert "learning merges" not in again.err, "the tokenizer is kept"
 
 
+def test_a_head_may_begin_at_the_texts_frequencies(train: Run) -> None:
+    train("--set", "prior=true", "--lr", "1e-9")
+    loaded = from_pretrained(Path("out"))
+    bias = loaded.denoiser.get_parameter("embedding.bias").detach()
+    often, never = (loaded.tokenizer.encode(text)[0] for text in (" the", "~"))
+    assert float(bias[often] - bias[never]) > 3
+
+
 def test_the_same_seed_is_the_same_model(train: Run) -> None:
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         train("--output-dir", folder, "--seed", seed)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -99,14 +99,6 @@ class Hidden:
     """What `auxiliary` needs of the way here; private to the denoiser."""
 
 
-@runtime_checkable
-class Embeds(Protocol):
-    """A part with token vectors: begun at their frequencies, and made ready for use."""
-
-    def begin_at(self, counts: Int[Tensor, " V"]) -> None: ...
-    def settle(self) -> None: ...
-
-
 class Denoiser(nn.Module, ABC):
     """A bidirectional network. `logits` of the mask token are -inf: a mask is never a prediction (SUBS,
     2406.07524). Tokens that are visible are *not* copied here; loss and sampling decide what to ask for."""
@@ -175,17 +167,13 @@ class Denoiser(nn.Module, ABC):
             )
 
     def begin_at(self, counts: Int[Tensor, " V"]) -> None:
-        """Before training: start from how often each token was counted; see `Embedding.begin_at`."""
-        for module in self.children():
-            if isinstance(module, Embeds):
-                module.begin_at(counts)
+        """Before training: let the head start from how often each token was counted, and not from nothing.
+        Raises BadInput if it cannot."""
+        raise BadInput(f"prior: {self.config.arch} has no bias that could begin at frequencies; leave it out")
 
     def settled(self, dtype: torch.dtype = torch.float32) -> Self:
         """Itself, ready for use and no longer for training or saving: in evaluation mode, its weights in
         `dtype`, a borrowed table projected once and for all."""
-        for module in self.children():
-            if isinstance(module, Embeds):
-                module.settle()
         return self.eval().to(dtype).requires_grad_(False)
 
     @property

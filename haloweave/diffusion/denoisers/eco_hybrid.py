@@ -21,7 +21,6 @@ M memory slots, H heads, Dh width of a head, E a host's width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,8 +29,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
-from haloweave.diffusion.denoisers.embedding import Embedding
+from haloweave.diffusion.denoisers.base import DenoiserConfig, Hidden
+from haloweave.diffusion.denoisers.embedded import Embedded
 from haloweave.diffusion.errors import BadInput
 
 
@@ -214,7 +213,7 @@ class Block(nn.Module):
         return out
 
 
-class EcoHybrid(Denoiser):
+class EcoHybrid(Embedded):
     """Embedding, `n_layers` blocks with one memory running through them, a norm, the tied head.
 
     `borrowed`: a host's embedding table [V, config.borrowed_dim], kept frozen. Raises BadInput.
@@ -223,9 +222,7 @@ class EcoHybrid(Denoiser):
     config: EcoHybridConfig
 
     def __init__(self, config: EcoHybridConfig, borrowed: Float[Tensor, "V E"] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = Embedding(config, borrowed)
+        super().__init__(config, borrowed)
         slots = torch.randn(config.memory_slots, config.d_model) if config.use_memory else None
         self.slots = None if slots is None else nn.Parameter(slots)
         self.blocks = nn.ModuleList(
@@ -245,17 +242,6 @@ class EcoHybrid(Denoiser):
         for block in self.blocks:
             states, memory = block(states, memory, present)
         return Hidden(self.norm(states))
-
-    def logits(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        return self.embedding.logits(states)
-
-    def embed_prediction(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T D"]:
-        return self.embedding.expected(logits)
-
-    def auxiliary(
-        self, hidden: Hidden, x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]
-    ) -> Mapping[str, Tensor]:
-        return {}
 
     @torch.no_grad()
     def slot_entropy(

@@ -26,8 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
+from haloweave.diffusion.denoisers.base import DenoiserConfig, Hidden
 from haloweave.diffusion.denoisers.eco_hybrid import EcoHybrid, EcoHybridConfig
+from haloweave.diffusion.denoisers.embedded import Embedded
 from haloweave.diffusion.denoisers.transformer import Transformer, TransformerConfig
 from haloweave.diffusion.errors import BadInput
 
@@ -48,14 +49,14 @@ class Deciding(DenoiserConfig):
             raise BadInput(f"{self.arch}: lambda_edit should be above 0, got {self.lambda_edit}")
 
 
-class Editor(Denoiser):
+class Editor(Embedded):
     """A second, small head on a trunk that it is mixed into. The trunk's `logits` say which token, given that
     it is another one."""
 
     config: Deciding
 
     def __init__(self, config: DenoiserConfig, borrowed: Float[Tensor, "V E"] | None = None) -> None:
-        super().__init__(config, borrowed)  # the trunk's
+        super().__init__(config, borrowed)
         width = config.d_model
         self.decide = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, 3)
@@ -72,10 +73,9 @@ class Editor(Denoiser):
 
     def edits(self, states: Float[Tensor, "*N D"], shown: Int[Tensor, "*N"]) -> Float[Tensor, "*N 3"]:
         """Log probability of each decision about the tokens `shown` at these states. A mask is never kept."""
-        scores: Tensor = self.decide(states)
-        kept = scores.new_zeros(3).index_fill(0, torch.tensor([KEEP], device=scores.device), -math.inf)
-        masked = (shown == self.config.mask_id)[..., None]
-        return torch.where(masked, scores + kept, scores).float().log_softmax(-1)
+        scores: Tensor = self.decide(states).float()
+        never = (shown == self.config.mask_id)[..., None] & (torch.arange(3, device=scores.device) == KEEP)
+        return scores.masked_fill(never, -math.inf).log_softmax(-1)
 
     def head_weight(
         self, xt: Int[Tensor, "B T"], x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]

@@ -20,8 +20,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
-from haloweave.diffusion.denoisers.embedding import Embedding
+from haloweave.diffusion.denoisers.base import DenoiserConfig, Hidden
+from haloweave.diffusion.denoisers.embedded import Embedded
+from haloweave.diffusion.denoisers.transformer import attended
 from haloweave.diffusion.errors import BadInput
 
 _FAMILY = "bert."
@@ -61,20 +62,13 @@ class Block(nn.Module):
     def forward(
         self, states: Float[Tensor, "B T D"], present: Bool[Tensor, "B T"] | None
     ) -> Float[Tensor, "B T D"]:
-        states = self.norm_attention(states + self.dropout(self._attention(states, present)))
+        mixed = self.out(attended(self.qkv(states), self.heads, present))
+        states = self.norm_attention(states + self.dropout(mixed))
         out: Tensor = self.norm_ff(states + self.dropout(self.down(F.gelu(self.up(states)))))
         return out
 
-    def _attention(
-        self, states: Float[Tensor, "B T D"], present: Bool[Tensor, "B T"] | None
-    ) -> Float[Tensor, "B T D"]:
-        q, k, v = self.qkv(states).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        allowed = None if present is None else present[:, None, None, :]
-        mixed: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, allowed).transpose(1, 2).flatten(2))
-        return mixed
 
-
-class Encoder(Denoiser):
+class Encoder(Embedded):
     """Embedding, `n_layers` BERT blocks, BERT's transform before the head, the tied head. Costs T^2.
 
     The transform (dense, gelu, norm) leads from where the last block thinks to where token vectors are.
@@ -84,9 +78,7 @@ class Encoder(Denoiser):
     config: EncoderConfig
 
     def __init__(self, config: EncoderConfig, borrowed: Float[Tensor, "V E"] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = Embedding(config, borrowed)
+        super().__init__(config, borrowed)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.transform = nn.Linear(config.d_model, config.d_model)
         self.norm = nn.LayerNorm(config.d_model)
@@ -108,17 +100,6 @@ class Encoder(Denoiser):
         for block in self.blocks:
             states = block(states, present)
         return states
-
-    def logits(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        return self.embedding.logits(states)
-
-    def embed_prediction(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T D"]:
-        return self.embedding.expected(logits)
-
-    def auxiliary(
-        self, hidden: Hidden, x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]
-    ) -> Mapping[str, Tensor]:
-        return {}
 
     @torch.no_grad()
     def start_from(self, weights: Mapping[str, Tensor], heads: int) -> None:

@@ -31,9 +31,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
+from haloweave.diffusion.denoisers.base import DenoiserConfig, Hidden
 from haloweave.diffusion.denoisers.cells import Cells, balance, z_loss
-from haloweave.diffusion.denoisers.embedding import Embedding
+from haloweave.diffusion.denoisers.embedded import Embedded
 from haloweave.diffusion.denoisers.halting import (
     Contribution,
     Divergence,
@@ -137,7 +137,7 @@ class _Rows:
         return _Rows(self.index[going], self.x[going], present, self.z_low[going], self.z_high[going])
 
 
-class Hierarchical(Denoiser):
+class Hierarchical(Embedded):
     """Low and High module, memory cells and halting. `borrowed`: a host's embeddings, as for all denoisers.
 
     `Hidden.strategy` is z_H, `Hidden.passes` the block passes of each row (`n_layers` for each pass).
@@ -146,10 +146,8 @@ class Hierarchical(Denoiser):
     config: HierarchicalConfig
 
     def __init__(self, config: HierarchicalConfig, borrowed: Float[Tensor, "V E"] | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, borrowed)
         width, heads, inner = config.d_model, config.n_heads, config.d_ff
-        self.embedding = Embedding(config, borrowed)
         self.low = Low(config.n_layers, width, heads, inner, config.dropout)
         self.high = High(
             width, heads, inner, Cells(config.cells, config.cell_size, config.top_k, width, heads)
@@ -176,12 +174,6 @@ class Hierarchical(Denoiser):
         if self.training or self._rule is None:
             return self._think(rows)
         return self._think_until_rest(rows, self._rule, self._asked(xt, rows.present))
-
-    def logits(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        return self.embedding.logits(states)
-
-    def embed_prediction(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T D"]:
-        return self.embedding.expected(logits)
 
     def auxiliary(
         self, hidden: Hidden, x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]

@@ -11,16 +11,16 @@ Axes: B batch, T sequence, V vocabulary, D width, H heads, E a host's width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from haloweave.diffusion.denoisers.base import UNTOLD, Denoiser, DenoiserConfig, Hidden
-from haloweave.diffusion.denoisers.embedding import Embedding
+from haloweave.diffusion.denoisers.base import UNTOLD, DenoiserConfig, Hidden
+from haloweave.diffusion.denoisers.embedded import Embedded
 from haloweave.diffusion.errors import BadInput
 
 
@@ -66,14 +66,21 @@ class Block(nn.Module):
     def _attention(
         self, states: Float[Tensor, "B T D"], present: Bool[Tensor, "B T"] | None
     ) -> Float[Tensor, "B T D"]:
-        q, k, v = self.qkv(states).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # Without a mask torch takes its fused kernel's shortest way; most training batches have no pad.
-        allowed = None if present is None else present[:, None, None, :]
-        mixed: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, allowed).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out(attended(self.qkv(states), self.heads, present))
         return mixed
 
 
-class Transformer(Denoiser):
+def attended(
+    qkv: Float[Tensor, "B T K"], heads: int, present: Bool[Tensor, "B T"] | None
+) -> Float[Tensor, "B T D"]:
+    """Attention of all tokens to all that are present, by heads. `qkv`: queries, keys and values, K = 3 D."""
+    q, k, v = torch.unflatten(qkv, -1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    # Without a mask torch takes its fused kernel's shortest way; most training batches have no pad.
+    allowed = None if present is None else present[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, allowed).transpose(1, 2).flatten(2)
+
+
+class Transformer(Embedded):
     """Embedding, `n_layers` blocks `loops` times, a norm, the tied head. Attention costs T^2.
 
     `borrowed`: a host's embedding table [V, config.borrowed_dim], kept frozen. Raises BadInput.
@@ -82,9 +89,7 @@ class Transformer(Denoiser):
     config: TransformerConfig
 
     def __init__(self, config: TransformerConfig, borrowed: Float[Tensor, "V E"] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = Embedding(config, borrowed)
+        super().__init__(config, borrowed)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
 
@@ -100,14 +105,3 @@ class Transformer(Denoiser):
             for block in self.blocks:
                 states = block(states, present)
         return Hidden(self.norm(states))
-
-    def logits(self, states: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        return self.embedding.logits(states)
-
-    def embed_prediction(self, logits: Float[Tensor, "B T V"]) -> Float[Tensor, "B T D"]:
-        return self.embedding.expected(logits)
-
-    def auxiliary(
-        self, hidden: Hidden, x0: Int[Tensor, "B T"], weight: Float[Tensor, "B T"]
-    ) -> Mapping[str, Tensor]:
-        return {}

@@ -52,7 +52,7 @@ class Calibration:
         for name, value, least in (("temperature", self.temperature, 1e-3), ("margin", self.margin, 0.0)):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not least <= value < math.inf:
-                raise ModelCorrupt(f"{CALIBRATION}: {name} should be a number >= {least}, got {value!r}")
+                raise ModelCorrupt(f"{name} should be a number >= {least}, got {value!r}")
 
 
 def calibrate(folder: Path, found: Calibration) -> None:
@@ -69,7 +69,7 @@ def calibration(folder: Path) -> Calibration:
         return Calibration(**told)
     except FileNotFoundError:
         return Calibration()
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, ModelCorrupt) as error:
         raise ModelCorrupt(
             f"{folder / CALIBRATION}: cannot be used ({error}); remove it, or measure anew: halo bench edits"
         ) from error

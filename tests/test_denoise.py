@@ -469,8 +469,10 @@ def test_packed_it_is_a_quarter_and_answers_nearly_as_before(tmp_path: Path, hos
     with torch.no_grad():
         p, q = (d(xt, torch.full((1, 20), 0.5)).softmax(-1) for d in (one, other))
     assert float((p - q).abs().max()) < 0.02
-    with pytest.raises(BadInput, match="not packed yet"):
+    with pytest.raises(BadInput, match="is packed already"):
         checkpoint.pack(tmp_path / "packed", tmp_path / "again")
+    with pytest.raises(BadInput, match="would replace itself"):
+        checkpoint.pack(folder, folder)
 
 
 def test_a_denoiser_trained_without_heat_is_refused(tmp_path: Path, host: Tensor) -> None:

@@ -137,8 +137,10 @@ def pack(folder: Path, target: Path) -> int:
     kept = read(folder / MODEL)
     if kept is None:
         raise BadCheckpoint(f"{folder}: no {MODEL} there; expected a folder that `halo train` wrote")
-    if kept.told.get("bits") == _BITS or folder.resolve() == target.resolve():
-        raise BadInput(f"{target}: expected a folder other than {folder}, and a model not packed yet")
+    if kept.told.get("bits") == _BITS:
+        raise BadInput(f"{folder}: is packed already; copy it as it is")
+    if folder.resolve() == target.resolve():
+        raise BadInput(f"{target}: the model would replace itself; choose another folder")
     Tokenizer.load(folder / TOKENIZER).save(target / TOKENIZER)
     for name in (CONFIG, RECIPE):
         write_text(target / name, (folder / name).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format docs experiments train-mlm clean
+.PHONY: help install demo test test-all lint format docs experiments train-mlm train-repairer clean
 
 help:
 	@echo "make demo      install, fetch the model, and watch a living context at work"

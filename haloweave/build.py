@@ -201,12 +201,13 @@ def denoiser(folder: Path, codec: Codec, vocabulary: int, device_name: str) -> D
     import torch
 
     from haloweave import denoising
+    from haloweave.diffusion.checkpoint import MODEL
     from haloweave.diffusion.errors import DiffusionError
     from haloweave.diffusion.training.hardware import native_bf16
     from haloweave.loading import device
     from haloweave.repair.denoise import DenoiserRepairer
 
-    if not (folder / "model.safetensors").is_file():
+    if not (folder / MODEL).is_file():
         raise ModelNotFound(
             f"repair by a denoiser: none in {folder}; expected HALO_REPAIR_MODEL or --repair-model, a folder "
             "that this wrote: halo train --host MODEL --corruption scars --set time_conditioning=true "
@@ -225,8 +226,9 @@ def denoiser(folder: Path, codec: Codec, vocabulary: int, device_name: str) -> D
     size = denoising.speaks(loaded.tokenizer, codec, vocabulary)
     control = codec.control_ids.union(loaded.tokenizer.special_ids)
     ready = loaded.denoiser.to(place).settled(torch.bfloat16 if native_bf16(place) else torch.float32)
-    found = DenoiserRepairer(ready, size, control, cutoff=_ANY)
-    return replace(found, margin=noted.margin, temperature=noted.temperature)
+    return DenoiserRepairer(
+        ready, size, control, cutoff=_ANY, margin=noted.margin, temperature=noted.temperature
+    )
 
 
 REPAIRERS: dict[str, _Maker] = {"mlm": _masked_lm, "self": _self, "denoiser": _denoiser}

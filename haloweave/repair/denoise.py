@@ -119,40 +119,25 @@ class DenoiserRepairer:
     # ---- what it reads -------------------------------------------------------------------------------
 
     def _sheet(self, window: RepairWindow) -> Sheet:
+        """Each token by itself, but as many doomed ones in a row as are all hot, or all locked, together. These
+        are not shown, for they go: a hot run of them leaves masks; a locked one leaves none, for it may not
+        become anything."""
         self._check(window)
-        hot = self._askable(window)
-        if not window.doomed.any():
-            return self._plain(window, np.flatnonzero(hot))
-        shown: list[tuple[int, float]] = []
-        at: list[int] = []
-        runs: list[tuple[slice, int]] = []
-        for run, doomed in _runs(window):
-            tokens = self._masks(window, run) if doomed else [self._token(window, run.start)]
-            if tokens and (doomed or hot[run.start]):
-                at += range(len(shown), len(shown) + len(tokens))
-                runs.append((run, len(tokens)))
-            shown += tokens
-        ids, asked = np.array([i for i, _ in shown], np.int64), np.array(at, np.int64)
-        old = np.where(ids[asked] == self._mask, self._pad, ids[asked])
-        row = Row(ids, np.array([heat for _, heat in shown], np.float32), asked, old)
-        return Sheet(window, row, tuple(runs), self._pad)
-
-    def _plain(self, window: RepairWindow, asked: np.ndarray) -> Sheet:
-        """Of a window in which nothing is doomed: as it is."""
-        ids = window.token_id.astype(np.int64)
-        heat = np.where(self._locked[ids], np.float32(0), window.heat)
-        runs = tuple((slice(at, at + 1), 1) for at in asked.tolist())
-        return Sheet(window, Row(ids, heat, asked, ids[asked]), runs, self._pad)
-
-    def _masks(self, window: RepairWindow, run: slice) -> list[tuple[int, float]]:
-        """Doomed tokens are not shown: they go. A hot run of them leaves masks, a locked one leaves none, for
-        it may not become anything."""
-        masks = min(self.fill, run.stop - run.start - 1) if window.heat[run.start] > 0 else 0
-        return [(self._mask, MASKED)] * masks
-
-    def _token(self, window: RepairWindow, at: int) -> tuple[int, float]:
-        token = int(window.token_id[at])
-        return token, 0.0 if token in self.control_ids else float(window.heat[at])
+        warm = window.heat > 0
+        begins = ~window.doomed | ~_before(window.doomed) | (warm != _before(warm))
+        start = np.flatnonzero(begins)
+        length = np.diff(start, append=len(window))
+        doomed, token = window.doomed[start], window.token_id[start].astype(np.int64)
+        masks = np.where(warm[start], np.minimum(self.fill, length - 1), 0)
+        shown = np.where(doomed, masks, 1)
+        heat = np.where(self._locked[token], np.float32(0), window.heat[start])
+        ids = np.repeat(np.where(doomed, self._mask, token), shown)
+        warmth = np.repeat(np.where(doomed, np.float32(MASKED), heat), shown)
+        asked = (shown > 0) & (doomed | self._askable(window)[start])
+        at = np.flatnonzero(np.repeat(asked, shown))
+        row = Row(ids, warmth, at, np.where(ids[at] == self._mask, self._pad, ids[at]))
+        runs = zip(start[asked].tolist(), length[asked].tolist(), shown[asked].tolist(), strict=True)
+        return Sheet(window, row, tuple((slice(n, n + size), places) for n, size, places in runs), self._pad)
 
     def _askable(self, window: RepairWindow) -> Bool[np.ndarray, " W"]:
         hot: np.ndarray = (window.heat > 0) & (window.heat >= self.cutoff) & self._open[window.token_id]
@@ -201,16 +186,11 @@ class DenoiserRepairer:
         return torch.from_numpy(array).to(self._place)
 
 
-def _runs(window: RepairWindow) -> Iterator[tuple[slice, bool]]:
-    """A window taken apart: each token by itself, or as many doomed ones in a row as are all hot, or all
-    locked. And whether they are doomed."""
-    hot, at = window.heat > 0, 0
-    while at < len(window):
-        stop, doomed = at + 1, bool(window.doomed[at])
-        while doomed and stop < len(window) and window.doomed[stop] and hot[stop] == hot[at]:
-            stop += 1
-        yield slice(at, stop), doomed
-        at = stop
+def _before(column: Bool[np.ndarray, " W"]) -> Bool[np.ndarray, " W"]:
+    """What the token before has; before the first one there is none."""
+    shifted: np.ndarray = np.roll(column, 1)
+    shifted[:1] = False
+    return shifted
 
 
 def _zeros(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from haloweave.bench.toy import HELD_OUT, TRAINED, Toy
 from haloweave.diffusion import build as denoisers
 from haloweave.diffusion import checkpoint
 from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
-from haloweave.diffusion.errors import BadInput
+from haloweave.diffusion.errors import BadCheckpoint, BadInput
 from haloweave.diffusion.loss import masked_mean_ce
 from haloweave.diffusion.parcel import note
 from haloweave.diffusion.scars import Scars
@@ -461,7 +461,7 @@ def test_the_recipe_is_what_the_shipped_one_was_made_by() -> None:
 
 def test_packed_it_is_a_quarter_and_answers_nearly_as_before(tmp_path: Path, host: Tensor) -> None:
     folder = saved(tmp_path / "model", host, arch="eco_editor", d_model=64, d_ff=256, reads_fully=True)
-    assert checkpoint.pack(folder, tmp_path / "packed") > 0
+    checkpoint.pack(folder, tmp_path / "packed")
     whole, packed = (tmp_path / name / "model.safetensors" for name in ("model", "packed"))
     assert packed.stat().st_size < 0.45 * whole.stat().st_size
     one, other = denoising.load(folder).denoiser, denoising.load(tmp_path / "packed").denoiser
@@ -469,6 +469,8 @@ def test_packed_it_is_a_quarter_and_answers_nearly_as_before(tmp_path: Path, hos
     with torch.no_grad():
         p, q = (d(xt, torch.full((1, 20), 0.5)).softmax(-1) for d in (one, other))
     assert float((p - q).abs().max()) < 0.02
+    with pytest.raises(BadCheckpoint, match="holds a packed model"):
+        checkpoint.begin(tmp_path / "packed", other, borrowed(), {})
     with pytest.raises(BadInput, match="is packed already"):
         checkpoint.pack(tmp_path / "packed", tmp_path / "again")
     with pytest.raises(BadInput, match="would replace itself"):

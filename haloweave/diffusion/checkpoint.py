@@ -129,8 +129,8 @@ def save(folder: Path, denoiser: Denoiser, tokenizer: Tokenizer, told: Mapping[s
     write(folder / MODEL, Parcel(own(denoiser), {**told, "identity": mine}))
 
 
-def pack(folder: Path, target: Path) -> int:
-    """The model of a folder in 8 bits into another one, without what only training needs; bytes written.
+def pack(folder: Path, target: Path) -> None:
+    """Put the model of a folder in 8 bits into another one, without what only training needs.
 
     Raises BadCheckpoint for a folder without a whole model, BadInput for one that is packed, CannotWrite.
     """
@@ -146,7 +146,6 @@ def pack(folder: Path, target: Path) -> int:
         write_text(target / name, (folder / name).read_text(encoding="utf-8"))
     told = {name: value for name, value in kept.told.items() if name not in _AT_HOME}
     write(target / MODEL, Parcel(quantise(kept.tensors), {**told, "bits": _BITS}))
-    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
 def from_pretrained(folder: Path, borrowed: Float[Tensor, "V E"] | None = None) -> Loaded:
@@ -244,12 +243,13 @@ def _refuse_rubbish(tensors: Mapping[str, Tensor], where: Path) -> None:
             )
 
 
-def _kept(folder: Path) -> Mapping[str, Any] | None:
-    return (note(folder / MODEL) or {}).get("identity")
-
-
 def _refuse_other(folder: Path, mine: Mapping[str, Any]) -> None:
-    there = _kept(folder)
+    told = note(folder / MODEL) or {}
+    if told.get("bits") == _BITS:
+        raise BadCheckpoint(
+            f"{folder}: holds a packed model, which cannot be trained on; choose another folder"
+        )
+    there = told.get("identity")
     if there is None or there == as_json(mine):
         return
     raise BadCheckpoint(f"{folder}: {differences(there, mine)}; remove it, or choose another folder")

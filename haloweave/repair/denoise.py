@@ -119,9 +119,10 @@ class DenoiserRepairer:
     # ---- what it reads -------------------------------------------------------------------------------
 
     def _sheet(self, window: RepairWindow) -> Sheet:
-        """Each token by itself, but as many doomed ones in a row as are all hot, or all locked, together. These
-        are not shown, for they go: a hot run of them leaves masks; a locked one leaves none, for it may not
-        become anything."""
+        """Each token by itself, but as many doomed ones in a row as are all hot, or all locked, together.
+
+        These are not shown, for they go: a hot run leaves masks; a locked one none, for it may not become
+        anything."""
         self._check(window)
         warm = window.heat > 0
         begins = ~window.doomed | ~_before(window.doomed) | (warm != _before(warm))

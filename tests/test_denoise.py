@@ -18,20 +18,19 @@ import numpy as np
 import pytest
 import tiny_mlm
 import torch
-from safetensors.torch import save_file
+from lent_denoiser import borrowed, codec, lend, saved
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from haloweave import build, denoising, models
+from haloweave import build, denoising
 from haloweave.bench.toy import HELD_OUT, TRAINED, Toy
-from haloweave.diffusion import build as denoisers
 from haloweave.diffusion import checkpoint
 from haloweave.diffusion.denoisers.base import Denoiser, DenoiserConfig, Hidden
 from haloweave.diffusion.errors import BadCheckpoint, BadInput
 from haloweave.diffusion.loss import masked_mean_ce
 from haloweave.diffusion.parcel import note
 from haloweave.diffusion.scars import Scars
-from haloweave.diffusion.tokenizer import Tokenizer, borrowed_tokenizer, train_tokenizer
+from haloweave.diffusion.tokenizer import train_tokenizer
 from haloweave.diffusion.training import config_file
 from haloweave.diffusion.training.optim import Average, adamw
 from haloweave.diffusion.training.settings import settled
@@ -350,47 +349,13 @@ def test_wrong_tokens_are_found_among_hot_ones_and_clean_text_is_left_alone() ->
 # ---- from a folder, for a host -----------------------------------------------------------------------
 
 
-def codec(words: Sequence[str] = tiny_mlm.COMMON) -> HFCodec:
-    made = tiny_mlm.byte_level(words, tiny_mlm.CONTROL, first=False)
-    return HFCodec(PreTrainedTokenizerFast(tokenizer_object=made, eos_token=tiny_mlm.CONTROL[1]))
-
-
-def borrowed() -> Tokenizer:
-    return borrowed_tokenizer(tiny_mlm.byte_level(tiny_mlm.COMMON, tiny_mlm.CONTROL, first=False))
-
-
 def judge(codec: HFCodec) -> Any:
     return SimpleNamespace(vocabulary=max(codec.control_ids) + 1)
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """The embedding table of "somebody"."""
-    table = torch.randn(borrowed().host_size or 0, 8, generator=torch.Generator().manual_seed(0))
-    (tmp_path / "host").mkdir()
-    save_file({"model.embed_tokens.weight": table}, tmp_path / "host" / "model.safetensors")
-    monkeypatch.setattr(
-        models, "resolve", lambda name, **how: tmp_path / "host" if name == "somebody" else 1 / 0
-    )
-    return table
-
-
-def saved(folder: Path, table: Tensor, tokenizer: Tokenizer | None = None, **options: Any) -> Path:
-    """A denoiser's folder, as training leaves it."""
-    words = tokenizer or borrowed()
-    told = {"vocab_size": words.vocab_size, "mask_id": words.mask_id, "pad_id": words.pad_id, "max_len": 24}
-    shape = {"d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32, "time_conditioning": True}
-    lent = words.extended(table) if tokenizer is None else None
-    if lent is not None:
-        shape["borrowed_dim"] = lent.shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = denoisers.denoiser(
-            denoisers.config_of({"arch": "transformer", **told, **shape, **options}), lent
-        )
-    checkpoint.begin(folder, made, words, {"corruption": "scars"})
-    checkpoint.save(folder, made, words, {"host": "somebody" if lent is not None else None, "step": 1})
-    return folder
+    return lend(tmp_path / "host", monkeypatch)
 
 
 def made(folder: Path | str, spoken: HFCodec) -> DenoiserRepairer:

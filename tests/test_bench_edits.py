@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from denoisers import MASK, MAX_LEN, PAD, V, config_for, tiny
+from denoisers import MASK, MAX_LEN, PAD, WIDTH, V, config_for, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from haloweave.bench import edits as bench
+from haloweave.bench.answers import Asking
 from haloweave.bench.edits import RESTRAINT, Bench, f1, macro
+from haloweave.bench.edits_commands import _lines
 from haloweave.bench.windows import rows_of
 from haloweave.diffusion.corrupt import Corrupted
 from haloweave.diffusion.denoisers.base import Hidden
 from haloweave.diffusion.denoisers.editor import DELETE, KEEP, SUBSTITUTE, Editor, TransformerEditor
 from haloweave.diffusion.scars import Scars
-from haloweave.errors import InvalidInput
-from haloweave.repair.verdicts import _argmax
+from haloweave.errors import EngineFault, InvalidInput
+from haloweave.repair.verdicts import _argmax, judgement
 
 
 def noise() -> Scars:
@@ -90,6 +92,64 @@ def test_untrained_it_is_measured_and_the_margin_leaves_clean_text_alone() -> No
 def test_any_denoiser_that_hears_heat_can_be_asked() -> None:
     found = Bench(tiny("transformer", time_conditioning=True), noise(), torch.tensor([0, 1, 2, MASK, PAD]))
     assert 0 <= found.measure(rows()).f1["macro"] < 0.7
+
+
+def test_another_denoiser_is_calibrated_as_repair_uses_it_untempered() -> None:
+    """Tempered, it would need a smaller margin than repair, which does not temper it."""
+    asked = tiny("transformer", time_conditioning=True)
+    made = Bench(asked, noise(), torch.tensor([0, 1, 2, MASK, PAD]))
+    found = made.measure(rows(64))
+    assert found.temperature == 1.0
+    clean = Asking(asked, made.barred).soft(bench._clean(rows(64)[:32]))
+    assert found.margin == made._margin(clean) > made._margin(clean.tempered(2.0))
+
+
+def decided_alike(bias: list[float]) -> Bench:
+    """An editor that decides the same everywhere."""
+    editor = tiny("editor", time_conditioning=True)
+    with torch.no_grad():
+        assert isinstance(editor, Editor)
+        last = editor.decide[-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor(bias))
+    return Bench(editor, noise(), torch.tensor([0, 1, 2, MASK, PAD]))
+
+
+def test_one_that_substitutes_nothing_is_measured_all_the_same() -> None:
+    found = decided_alike([5.0, 0.0, 1.0]).measure(rows())
+    assert found.f1["substitute"] == 0
+    assert found.token_ece is None
+    assert "none was put" in dict(_lines(found)).values()
+
+
+def test_numbers_that_are_not_finite_are_a_fault() -> None:
+    with pytest.raises(EngineFault, match="not finite"):
+        decided_alike([float("nan")] * 3).measure(rows())
+    broken = tiny("transformer", time_conditioning=True)
+    with torch.no_grad():
+        next(p for p in broken.parameters() if p.dim() > 1).fill_(float("nan"))
+    with pytest.raises(EngineFault, match="not finite"):
+        Bench(broken, noise(), torch.tensor([0, 1, 2, MASK, PAD])).measure(rows())
+
+
+def test_one_row_cannot_calibrate_and_be_reported() -> None:
+    with pytest.raises(InvalidInput, match="two rows or more"):
+        decided_alike([0.0, 0.0, 0.0]).measure(rows(1))
+
+
+def test_what_is_put_there_is_what_repair_puts_there() -> None:
+    editor = tiny("editor", time_conditioning=True)
+    barred = torch.tensor([0, 1, 2, MASK, PAD])
+    allowed = torch.ones(V, dtype=torch.bool).index_fill(0, barred, False)
+    with torch.inference_mode():
+        states = torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(2))
+        shown = rows(13).flatten()[:300]
+        log_p, best, _ = Asking(editor, barred)._some(states, shown)
+        told = judgement(editor, allowed)(states, shown)
+    put = log_p.argmax(-1) == SUBSTITUTE
+    assert 0 < put.sum() < len(put)
+    assert torch.equal(told.best[put], best[put])
+    assert torch.equal(told.before, log_p[:, KEEP])
 
 
 def test_scores_by_hand() -> None:

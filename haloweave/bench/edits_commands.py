@@ -71,7 +71,7 @@ def edits(
 def _tell(name: str, found: Edits, paces: list[Pace], as_json: bool) -> None:
     out = Report(as_json, f"Decisions of {name}", ["what", "value"])
     told: dict[str, Any] = {k: v for k, v in asdict(found).items() if not k.endswith("_ece")}
-    told |= {"decision_ece": found.decision_ece.error, "token_ece": found.token_ece.error}
+    told |= {"decision_ece": found.decision_ece.error, "token_ece": found.token_ece and found.token_ece.error}
     if as_json:
         out.row({"bench": "edits", "model": name, **told}, [])
     for label, value in _lines(found):
@@ -95,6 +95,6 @@ def _lines(found: Edits) -> list[tuple[str, str]]:
         ("clean tokens changed", f"{found.clean:.2%} of {found.clean_tokens:,}"),
         ("the very token", f"{found.hits:.1%} of substitutes"),
         ("calibration of decisions", f"ECE {found.decision_ece.error:.3f} at {found.temperature:.2f}"),
-        ("calibration of tokens", f"ECE {found.token_ece.error:.3f}"),
+        ("calibration of tokens", f"ECE {found.token_ece.error:.3f}" if found.token_ece else "none was put"),
         ("places", f"{found.places:,}"),
     ]

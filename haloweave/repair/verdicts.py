@@ -93,8 +93,7 @@ class ByEdit:
 
     def __call__(self, states: Float[Tensor, "N D"], shown: Int[Tensor, " N"]) -> Verdict:
         config = self.denoiser.config
-        told = (self.denoiser.edits(states, shown) / self.temperature).log_softmax(-1)
-        _refuse_rubbish(torch.isfinite(told[:, 1:]), self.denoiser)
+        told = edits(self.denoiser, states, shown, self.temperature)
         nats, decision = told.max(-1)
         best = torch.where(decision == DELETE, config.pad_id or 0, shown)
         others = torch.nonzero(decision == SUBSTITUTE)[:, 0]
@@ -105,13 +104,31 @@ class ByEdit:
 
     def _other(self, states: Float[Tensor, "N D"], shown: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         logits = self.denoiser.logits(states).float()  # in 16 bits torch's maxima take three times as long
-        logits.index_fill_(1, self.barred, -math.inf)
-        logits.scatter_(1, shown[:, None], -math.inf)
-        return _argmax(logits)
+        return _argmax(others(logits, shown, self.barred))
 
     @cached_property
     def barred(self) -> Int[Tensor, " K"]:
         return torch.nonzero(~self.allowed)[:, 0]
+
+
+def edits(
+    denoiser: Editor, states: Float[Tensor, "N D"], shown: Int[Tensor, " N"], temperature: float = 1.0
+) -> Float[Tensor, "N 3"]:
+    """Log p of an editor's decisions, divided by `temperature`. Raises EngineFault for what is not finite."""
+    return finite((denoiser.edits(states, shown) / temperature).log_softmax(-1), denoiser)
+
+
+def finite(log_p: Float[Tensor, "N 3"], denoiser: Denoiser) -> Float[Tensor, "N 3"]:
+    """Log p of decisions as it is; a mask is never kept, so the first may be -inf. Raises EngineFault."""
+    _refuse_rubbish(torch.isfinite(log_p[:, 1:]), denoiser)
+    return log_p
+
+
+def others(
+    logits: Float[Tensor, "N V"], shown: Int[Tensor, " N"], barred: Int[Tensor, " K"]
+) -> Float[Tensor, "N V"]:
+    """The same logits, changed in place: neither what is barred nor what is shown can be put there."""
+    return logits.index_fill_(1, barred, -math.inf).scatter_(1, shown[:, None], -math.inf)
 
 
 def _argmax(logits: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:

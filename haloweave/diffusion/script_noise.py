@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,8 @@ from torch import Tensor
 from haloweave.diffusion.corrupt import Corrupted
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.schedule import unit as in_unit
+
+Unit = Literal["cluster", "word"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class WholeUnits:
 
     mask_id: int
     pad_id: int | None = None
-    unit: Literal["cluster", "word"] = "cluster"
+    unit: Unit = "cluster"
     """What is masked as a whole. Bytes that spell clusters side by side are one cluster here: which of them
     begin another is not known from the token alone."""
     devanagari_rate: float = 1.0
@@ -63,6 +65,8 @@ class WholeUnits:
     """Ids that are never masked: control tokens. Pads are not either, and masks ask for nothing."""
 
     def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise BadInput(f"units: expected unit {' or '.join(get_args(Unit))}, got {self.unit!r}")
         rates = (self.other_rate, self.latin_rate, self.devanagari_rate)
         if not all(0 <= rate < math.inf for rate in rates) or not any(rates):
             raise BadInput(f"units: expected finite rates >= 0, not all of them 0, got {list(rates)}")

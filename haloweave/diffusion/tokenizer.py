@@ -249,5 +249,5 @@ def _awaits(piece: bytes) -> bool:
 def _script(piece: bytes) -> int:
     text = piece.decode("utf-8", "ignore")
     latin, devanagari = (len(script.findall(text)) for script in (_LATIN, _DEVANAGARI))
-    devanagari += piece.startswith(_DEVANAGARI_BYTES) and not text
+    devanagari += piece.endswith(_DEVANAGARI_BYTES)  # the first two bytes of a letter's three
     return 0 if not latin and not devanagari else 1 if latin > devanagari else 2

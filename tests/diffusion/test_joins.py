@@ -19,10 +19,19 @@ from torch import Tensor
 
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.guidance import Guided
+from haloweave.diffusion.judging import broken as judging
 from haloweave.diffusion.sampling.blockwise import unmask_long
 from haloweave.diffusion.sampling.draw import GumbelMax
 from haloweave.diffusion.sampling.joins import Joins
-from haloweave.diffusion.sampling.orders import Certainty, Confidence, Entropy, LeftToRight, Margin, Random
+from haloweave.diffusion.sampling.orders import (
+    Certainty,
+    Confidence,
+    Entropy,
+    LeftToRight,
+    Margin,
+    Order,
+    Random,
+)
 from haloweave.diffusion.sampling.plan import Unmasked, Unmasking
 from haloweave.diffusion.sampling.remask import Cap, Doubtful
 from haloweave.diffusion.schedule import Linear
@@ -99,11 +108,25 @@ def test_real_text_is_whole(text: str) -> None:
         ("\u093e\u0902", [0]),  # it hangs on what hangs on nothing: one mistake
         (" \u0301", [1]),
         ("\n\u200d", [1]),
+        (" \u0301\u093f", [1]),  # an accent of no script: whichever script's mark comes next, one mistake
+        (" \u0301\u064e", [1]),
+        (" \u0951\u09bf", [1]),  # and so with an accent of several
+        (" \u0951\u064e", [1, 2]),
+        ("a\udc00", [1]),  # no UTF-8 spells it
         ("x\ufffdy", [1]),
     ],
 )
 def test_what_hangs_on_nothing_is_found(text: str, places: list[int]) -> None:
     assert broken(text) == places
+
+
+@given(text=st.text(st.sampled_from("कखािी्ं़ऽअ १।aé1, \nதிকিಕೆ್\ufffd"), max_size=8))
+def test_what_sampling_will_not_write_is_broken_to_the_judge(text: str) -> None:
+    """Of Indic scripts, but on a dotted circle or a no-break space, where the judge lets marks be shown. It
+    counts more: it knows how a syllable of Devanagari is spelt."""
+    text = unicodedata.normalize("NFC", text)
+    if broken(text):
+        assert judging.broken(text)
 
 
 # ---- tokenizers ------------------------------------------------------------------------------------------
@@ -379,6 +402,73 @@ def test_a_denoiser_that_wants_nothing_but_broken_text_is_not_heard(kind: str) -
         never=words.special_ids,
     )
     assert "\ufffd" in words.decode(free.tokens[0]), "or the test shows nothing"
+
+
+ORDERS: list[Order] = [
+    Confidence(),
+    Confidence(4.5),
+    Certainty(),
+    Margin(),
+    Entropy(),
+    Random(),
+    LeftToRight(),
+]
+
+
+@pytest.mark.parametrize("gap", [90.0, 200.0, 1e6])
+@pytest.mark.parametrize(
+    "plan", [Unmasking(steps=3), Unmasking(steps=3, draw=GumbelMax())], ids=["cdf", "gumbel"]
+)
+def test_what_fits_is_found_however_unlikely_it_is(words: Tokenizer, gap: float, plan: Unmasking) -> None:
+    """exp makes 0 of all that fits: it was never drawn, and sampling never came to an end."""
+    wanted, never = _hopeless(words)
+    liked = words.encode("a")[0]
+
+    def predict(xt: Tensor, t: Tensor | None) -> Tensor:
+        logits = torch.zeros((*xt.shape, words.vocab_size))
+        logits[..., wanted], logits[..., liked] = gap, 12.0
+        return logits
+
+    for order in ORDERS:
+        done = unmask(
+            predict,
+            torch.full((2, 24), words.mask_id),
+            mask_id=words.mask_id,
+            generator=seeded(),
+            plan=replace(plan, joining=words.joining, order=order),
+            never=never,
+        )
+        assert all(broken(words.decode(row)) == [] for row in done.tokens)
+        assert float((done.tokens == liked).double().mean()) > 0.9, "of what fits, by far the likeliest"
+
+
+def test_an_order_by_entropy_puts_last_what_hardly_fits(words: Tokenizer) -> None:
+    """The mean surprise of what fits, however little that is: no NaN, which would come first."""
+    wanted, never = _hopeless(words)
+
+    def predict(xt: Tensor, t: Tensor | None) -> Tensor:
+        logits = torch.zeros((*xt.shape, words.vocab_size))
+        logits[:, 1, wanted] = 500.0
+        return logits
+
+    seen: list[Tensor] = []
+    unmask(
+        predict,
+        torch.full((1, 3), words.mask_id),
+        mask_id=words.mask_id,
+        generator=seeded(),
+        plan=Unmasking(steps=3, schedule=Linear(), order=Entropy(), joining=words.joining),
+        never=never,
+        progress=lambda step: seen.append(step.revealed[0]),
+    )
+    assert [int(revealed.nonzero()) for revealed in seen] == [0, 2, 1]
+
+
+def _hopeless(words: Tokenizer) -> tuple[int, list[int]]:
+    """A token that may be written and never fits, and all others that are no text by themselves."""
+    whole = {i for i in range(words.vocab_size) if words.joining.fits([i])} - {*words.special_ids}
+    wanted = _byte(words, 0x80)[0]
+    return wanted, [i for i in range(words.vocab_size) if i not in {*whole, wanted}]
 
 
 def test_where_no_token_can_begin_a_text_there_is_an_end_all_the_same() -> None:

@@ -19,7 +19,7 @@ from haloweave.diffusion.corrupt import Corrupted
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.script_noise import WholeUnits
 from haloweave.diffusion.text.clusters import clusters
-from haloweave.diffusion.tokenizer import Tokenizer
+from haloweave.diffusion.tokenizer import Tokenizer, _script
 from haloweave.diffusion.training.noise import noise_of
 from haloweave.diffusion.training.recipe import Recipe
 from haloweave.diffusion.training.settings import settled
@@ -185,6 +185,7 @@ def test_without_what_a_tokenizer_knows_each_token_is_a_unit() -> None:
         {"continues": torch.zeros(V, 1, dtype=torch.bool)},
         {"scripts": torch.full((V,), 3)},
         {"scripts": torch.zeros(V, dtype=torch.int32)},
+        {"unit": "words"},
     ],
 )
 def test_noise_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
@@ -264,6 +265,24 @@ def test_what_a_tokenizer_tells(words: Tokenizer) -> None:
     assert not bool(words.continues_cluster[[by_piece["a"], by_piece[" "], hindi]].any())
     spelt = words.encode("\u0bb8\u0bcd\u0ba4")  # a cluster without a token: bytes
     assert bool(words.continues_cluster[spelt].all())
+
+
+@pytest.mark.parametrize(
+    ("piece", "script"),
+    [
+        (b" \xe0\xa4", 2),  # the commonest token of Hindi in bytes: a letter of which the rest is to come
+        (b"\xa8\xe0\xa4", 2),
+        (b"\xe0\xa5", 2),
+        (b"\xe0", 0),
+        (b"\xa4\x95", 0),
+        (b" the \xe0\xa4", 1),
+        ("नa".encode(), 2),
+        (b"1.", 0),
+        (b"", 0),
+    ],
+)
+def test_the_script_of_bytes(piece: bytes, script: int) -> None:
+    assert _script(piece) == script
 
 
 def test_training_takes_it_by_name_and_no_bound_is_claimed(words: Tokenizer, tmp_path: Any) -> None:

@@ -31,6 +31,9 @@ from haloweave.diffusion.sampling.joins import Joins
 from haloweave.diffusion.sampling.reader import Reader
 from haloweave.diffusion.sampling.uniforms import Lots, Purpose
 
+_FAINT = -32.0
+"""Log-probabilities below this are not brought back by exp as they are: fp32 knows no weight below e^-104."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prospect:
@@ -61,7 +64,18 @@ class Prospect:
     @cached_property
     def tokens(self) -> Int[Tensor, " N"]:
         """The candidates."""
-        return self.drawing.tokens(self.log_probs, self.lots)
+        return self.drawing.tokens(self._shares, self.lots)
+
+    @property
+    def _shares(self) -> Float[Tensor, "N V"]:
+        """The same as `log_probs`, but where all that fits is unlikely, relative to the likeliest: exp would
+        make weights of 0 of it (in fp32, below -104), and what does not fit could be drawn."""
+        if self.joins is None:
+            return self.log_probs
+        faint = (self.certainty < _FAINT) & self.certainty.isfinite()
+        if not bool(faint.any()):
+            return self.log_probs
+        return self.log_probs - self.certainty.masked_fill(~faint, 0)[:, None]
 
     @cached_property
     def confidence(self) -> Float[Tensor, " N"]:
@@ -154,7 +168,8 @@ class Entropy:
     def scores(self, at: Prospect) -> Float[Tensor, " N"]:
         entropy = torch.cat([torch.special.entr(part.exp()).sum(-1) for part in pieces(at.log_probs)])
         if at.joins is not None:
-            entropy = entropy / at.log_probs.logsumexp(-1).exp()
+            total = at.log_probs.logsumexp(-1)
+            entropy = torch.where(total < _FAINT, -at.certainty, entropy / total.exp())
         return _possible(-entropy, at)
 
 

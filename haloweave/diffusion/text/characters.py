@@ -35,7 +35,7 @@ _EMPTY = regex.compile(r"[\s\p{GCB=Control}\p{GCB=CR}\p{GCB=LF}]")
 _LETTER, _UNSCRIPTED = regex.compile(r"\p{L}"), regex.compile(r"[\p{sc=Zinh}\p{sc=Zyyy}]")
 _OTHER = regex.compile(r"(?!\p{sc=Latin})(?![\p{sc=Zinh}\p{sc=Zyyy}])\p{L}")
 _LOST = 0xFFFD
-_POINTS = 0x110000
+_SURROGATES, _POINTS = slice(0xD800, 0xE000), 0x110000
 _EMPTY_KIND, _PLAIN, _COMMON, _LOST_KIND = range(4)
 NOTHING = 0
 """The state of a text's beginning, and behind white space: nothing can hang there."""
@@ -61,16 +61,18 @@ class Automaton:
 
 
 def broken(text: str) -> list[int]:
-    """Where a text is broken: the places of its characters that cannot stand where they do."""
+    """Where a text is broken: the places of its characters that cannot stand where they do. Behind one of
+    them anything counts as carried that something can carry together with it."""
     kinds, follow = _kinds()
-    places, state = list[int](), NOTHING
+    beginning = np.array([NOTHING])
+    places, states = list[int](), beginning
     for place, character in enumerate(text):
         kind = int(kinds[ord(character)])
-        following = int(follow[state, kind])
-        if following < 0:
+        led = follow[states, kind]
+        if led.max() < 0:
             places.append(place)
-            following = max(int(follow[:, kind].max()), NOTHING)
-        state = following
+            led = follow[:, kind]
+        states = led[led >= 0] if led.max() >= 0 else beginning
     return places
 
 
@@ -88,6 +90,7 @@ def automaton() -> Automaton:
 def _kinds() -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, "L C"]]:
     """The kind of every character, and the state [L, C] that a kind leads to; -1 where it cannot stand."""
     kinds = np.full(_POINTS, _PLAIN, np.int16)
+    kinds[_SURROGATES] = _LOST_KIND
     letters: dict[int, int] = {}
     marks: dict[int, int] = {}
     for point, character in _assigned():
@@ -148,14 +151,12 @@ def _following(marks: list[int], letters: list[int]) -> Int[np.ndarray, "L C"]:
 
 
 def _over_bytes(kinds: Int[np.ndarray, " P"], follow: Int[np.ndarray, "L C"]) -> Automaton:
-    """UTF-8 without overlong forms and surrogates. States that the same bytes take on to the same ends are
+    """UTF-8 without overlong forms (surrogates lead nowhere already). States that lead to the same ends are
     one: first those before a character's last byte, then those before its last two, and so on."""
     size = len(follow)
-    ended = np.where(follow < 0, -1, follow)
     blocks, of = np.unique(kinds.reshape(-1, 64), axis=0, return_inverse=True)
-    last, one_left = _merged(ended[:, blocks], size)
+    last, one_left = _merged(follow[:, blocks], size)
     one_left = one_left[:, of.reshape(-1)]  # [L, 17408]: by the character's number without its last 6 bits
-    one_left[:, 0xD800 >> 6 : 0xE000 >> 6] = -1
     three = one_left.reshape(size, -1, 64).copy()
     three[:, 0, :32] = -1  # overlong
     middle, two_left = _merged(three, size + len(last))
@@ -163,7 +164,7 @@ def _over_bytes(kinds: Int[np.ndarray, " P"], follow: Int[np.ndarray, "L C"]) ->
     four[:, 16:272] = two_left[:, 16:]
     first, three_left = _merged(four.reshape(size, 5, 64), size + len(last) + len(middle))
     step = np.full((size + len(last) + len(middle) + len(first) + 1, 256), -1, np.int64)
-    step[:size, :0x80] = ended[:, kinds[:0x80]]
+    step[:size, :0x80] = follow[:, kinds[:0x80]]
     step[:size, 0xC2:0xE0] = one_left[:, 2:32]
     step[:size, 0xE0:0xF0] = two_left[:, :16]
     step[:size, 0xF0:0xF5] = three_left

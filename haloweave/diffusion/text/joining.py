@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -50,9 +51,7 @@ def joining(pieces: Sequence[bytes], pad_id: int) -> TokenTable:
     found = automaton()
     inside = np.array([0x80 <= piece[0] < 0xC0 if piece else False for piece in pieces])
     going_on, of_going_on = np.unique(
-        _walked(found, [piece for piece in pieces if piece and 0x80 <= piece[0] < 0xC0], found.dead + 1),
-        axis=0,
-        return_inverse=True,
+        _walked(found, [*compress(pieces, inside)], found.dead + 1), axis=0, return_inverse=True
     )
     whole, kind = np.unique(_walked(found, pieces, found.between), axis=0, return_inverse=True)
     never = np.full((len(whole), found.dead + 1 - found.between), found.dead)

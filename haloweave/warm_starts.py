@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -31,6 +31,9 @@ from haloweave.diffusion.training.hardware import native_bf16
 from haloweave.errors import ModelCorrupt, ModelUnsupported
 from haloweave.loading import read_json
 from haloweave.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from haloweave.engine.hf.model import LoadedModel
 
 _ROWS = 4
 """Read at once. On one core 4 rows of 128 tokens go 1.2 times as fast as one, and their logits are 50 MB."""
@@ -59,9 +62,15 @@ class HostTeacher:
         self, rows: Int64[Tensor, "B T"], top: int
     ) -> tuple[Int[Tensor, "B T K"], Float[Tensor, "B T K"]]:
         """See `haloweave.diffusion.training.teacher.Teacher`. It has no answer to a block's first place, nor
-        where a token of the denoiser's own stands. Raises BadInput for a `top` above its vocabulary."""
+        where a token of the denoiser's own stands. Raises BadInput for a `top` above its vocabulary, and for
+        rows longer than it was trained on."""
         if top > self._host_size:
             raise BadInput(f"distil_top: expected at most the host's {self._host_size:,} tokens, got {top:,}")
+        if rows.shape[1] > (most := self._host.max_positions):
+            raise BadInput(
+                f"distil: expected blocks of at most the host's {most:,} positions, got {rows.shape[1]:,}; "
+                f"set a smaller seq_len, or distil to 0"
+            )
         own = rows >= self._host_size
         read = torch.where(own, self._end, rows).to(self.place)
         found = [self._foreseen(part, top) for part in torch.split(read, _ROWS)]
@@ -73,7 +82,7 @@ class HostTeacher:
         self, rows: Int64[Tensor, "B T"], top: int
     ) -> tuple[Int[Tensor, "B T K"], Float[Tensor, "B T K"]]:
         """What stood where is told by the logits one place before."""
-        logits = self._model(input_ids=rows, use_cache=False).logits[..., : self._host_size]
+        logits = self._host.model(input_ids=rows, use_cache=False).logits[..., : self._host_size]
         tokens = torch.zeros(*rows.shape, top, dtype=torch.int32)
         probabilities = torch.zeros(*rows.shape, top)
         for number, row in enumerate(logits):  # one at a time: in float32 they are twice as large
@@ -85,10 +94,10 @@ class HostTeacher:
         return "bfloat16" if native_bf16(self.place) else "float32"
 
     @cached_property
-    def _model(self) -> Any:
+    def _host(self) -> LoadedModel:
         from haloweave.engine.hf.model import load
 
-        return load(self.folder, device=str(self.place), dtype=self._dtype).model
+        return load(self.folder, device=str(self.place), dtype=self._dtype)
 
     @property
     def _host_size(self) -> int:
@@ -99,7 +108,7 @@ class HostTeacher:
     @property
     def _end(self) -> int:
         """The host's own end of a text, in the place of ours."""
-        end = self._model.generation_config.eos_token_id
+        end = self._host.model.generation_config.eos_token_id
         return int((end[0] if isinstance(end, list) else end) or 0)
 
 
@@ -133,7 +142,7 @@ def _check_kind(folder: Path, told: dict[str, Any], denoiser: Encoder) -> None:
             )
     if not isinstance(told.get("num_attention_heads"), int):
         raise ModelUnsupported(f"{folder}: its config tells no num_attention_heads; take minilm-l6")
-    if (eps := float(told.get("layer_norm_eps", 1e-12))) != denoiser.config.norm_eps:
+    if (eps := told.get("layer_norm_eps", 1e-12)) != denoiser.config.norm_eps:
         raise BadInput(
-            f"initialiser: its layer_norm_eps is {eps}, got norm_eps {denoiser.config.norm_eps}; set that"
+            f"initialiser: its layer_norm_eps is {eps!r}, got norm_eps {denoiser.config.norm_eps}; set that"
         )

@@ -5,8 +5,7 @@
 Every start speaks the host's tokens, reads the same texts, and has so many steps as fit into its minutes: its
 learning rate's course spans them. What a start costs before its first step is charged (models read, the
 teacher's answers, whenever they were given); tokenising, which is the same for all, and evaluation are not.
-Knows how a run is put together. Must not know screens. Axes: N held-out rows, T sequence, V vocabulary,
-E the host's width.
+Knows how a run is put together. Must not know screens. Axes: N held-out rows.
 """
 
 from __future__ import annotations
@@ -22,24 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from haloweave import warm_starts
-from haloweave.bench.warm_plan import POINTS, Common, Plan, Tell
-from haloweave.diffusion import build, data
+from haloweave import denoiser_material
+from haloweave.bench.warm_plan import POINTS, Common, Plan, Tell, heard
 from haloweave.diffusion.checkpoint import from_pretrained
 from haloweave.diffusion.disk import write_text
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.evaluate import Measures, row_nats
 from haloweave.diffusion.sampling.reader import at_rest
-from haloweave.diffusion.text.host_table import embedding_table
+from haloweave.diffusion.text.packing import Apart, Flat
 from haloweave.diffusion.train import Material, Report, Trainer
 from haloweave.diffusion.training.hardware import Machine, bf16
-from haloweave.diffusion.training.noise import counts, noise_of
+from haloweave.diffusion.training.noise import noise_of
 from haloweave.diffusion.training.settings import Settings
-from haloweave.diffusion.training.teacher import recorded
 
 RESULT = "result.json"
+_CPU = torch.device("cpu")
 _PROBE, _SKIPPED = 8, 2
 """Steps made to see how long one takes, and the first of them, which also warm caches up."""
 
@@ -70,9 +67,9 @@ def measure(plan: Plan, here: Common, name: str, start: Mapping[str, Any], tell:
     mark = json.dumps([asdict(plan), dict(start), here.corpus.fingerprint], default=str, sort_keys=True)
     if (there := _read(folder / RESULT, mark)) is not None:
         return there
-    machine = Machine(torch.device("cpu"), bf16(plan.dtype, torch.device("cpu")))
+    machine = Machine(_CPU, bf16(plan.dtype, _CPU))
     settings = plan.settings(start, _anew(folder / "probe"), _PROBE)
-    material, before = _material(settings, here, plan, tell)
+    material, before = _material(settings, here, tell)
     each = _seconds_per_step(settings, material, machine)
     steps = int((60 * plan.minutes - before) / each)
     if steps < POINTS:
@@ -81,9 +78,9 @@ def measure(plan: Plan, here: Common, name: str, start: Mapping[str, Any], tell:
             f"first, and {each:.2f} s each; give more minutes"
         )
     settings = plan.settings(start, _anew(folder / "run"), steps)
-    material, _ = _material(settings, here, plan, tell)
+    material, _ = _material(settings, here, tell)
     curve, spent = _trained(settings, material, machine, before, lambda step: tell(100 * step // steps))
-    found = _judged(name, plan, here, settings.around.output_dir, _table(settings, here))
+    found = _judged(name, plan, here, settings)
     made = replace(found, steps=steps, minutes=spent / 60, before=before / 60, curve=curve)
     made = replace(made, teacher=0.0 if material.answers is None else material.answers.seconds / 60)
     write_text(folder / RESULT, json.dumps({"mark": mark, "found": _plain(made)}))
@@ -97,41 +94,27 @@ def _anew(folder: Path) -> Path:
     return folder
 
 
-def _table(settings: Settings, here: Common) -> Float[Tensor, "V E"] | None:
-    return here.tokenizer.extended(embedding_table(here.folder)) if settings.around.host else None
+def _host(settings: Settings, here: Common) -> Path | None:
+    """Of whose vectors this start makes use."""
+    return here.folder if settings.around.host else None
 
 
-def _material(settings: Settings, here: Common, plan: Plan, tell: Tell) -> tuple[Material, float]:
+def _material(settings: Settings, here: Common, tell: Tell) -> tuple[Material, float]:
     """What a run is made from, and the CPU seconds that it takes to have it."""
-    began, recipe, around = time.process_time(), settings.recipe, settings.around
-    table, words = _table(settings, here), here.tokenizer
-    width = None if table is None else table.shape[1]
-    config = settings.config(words.vocab_size, words.mask_id, words.pad_id, width)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        denoiser = build.denoiser(config, table)
-    if around.prior:
-        denoiser.begin_at(counts(here.corpus, words.vocab_size))
-    mark = around.initialiser and warm_starts.initialise(denoiser, around.initialiser)
+    words, corpus, host, began = here.tokenizer, here.corpus, _host(settings, here), time.process_time()
+    denoiser, start = denoiser_material.begun(settings, words, host, corpus, _CPU)
     spent = time.process_time() - began
-    if not recipe.distil:
-        return Material(denoiser, words, here.corpus, {"host": around.host}, None, mark), spent
-    teacher = warm_starts.HostTeacher(here.folder, words, torch.device("cpu"))
-    answers = recorded(
-        here.corpus,
-        teacher,
-        plan.out / "answers",
-        recipe.distil_blocks,
-        recipe.distil_top,
-        lambda what, done, total: tell(100 * done // (total or 1)),
-    )
-    made = Material(denoiser, words, here.corpus, {"host": around.host}, answers, mark)
-    return made, spent + answers.seconds
+    answers = denoiser_material.taught(settings, words, host, corpus, _CPU, heard(tell))
+    told = {"host": settings.around.host}
+    made = Material(denoiser, words, corpus, told, answers, start, settings.around.prior)
+    return made, spent + (0.0 if answers is None else answers.seconds)
 
 
 def _seconds_per_step(settings: Settings, material: Material, machine: Machine) -> float:
     """CPU seconds, by a few steps of a run of its own that nobody keeps, without what is held out."""
-    corpus = replace(material.corpus, valid=_Nothing(material.corpus.train.seq_len))
+    none, words = np.zeros(0, np.int64), material.tokenizer
+    nothing = Apart(Flat(()), none, none, material.corpus.train.seq_len, words.pad_id)
+    corpus = replace(material.corpus, valid=nothing)
     seconds: list[float] = []
     _trainer(settings, replace(material, corpus=corpus), machine).run(
         lambda report: seconds.append(report.cpu_seconds)
@@ -162,30 +145,14 @@ def _trainer(settings: Settings, material: Material, machine: Machine) -> Traine
     return Trainer(material, settings.recipe, noise, settings.around.output_dir, machine=machine)
 
 
-def _judged(name: str, plan: Plan, here: Common, folder: Path, table: Float[Tensor, "V E"] | None) -> Found:
+def _judged(name: str, plan: Plan, here: Common, settings: Settings) -> Found:
     """The weights that the run shipped, on held-out rows: the same masks and words for all."""
-    denoiser = from_pretrained(folder, table).denoiser
+    table = denoiser_material.lent(here.tokenizer, _host(settings, here))
+    denoiser = from_pretrained(settings.around.output_dir, table).denoiser
     with at_rest(denoiser):
         nats = row_nats(denoiser, here.held, Measures(draws=2, seed=plan.seed, batch=4))
         right = here.exam.right(denoiser)
     return Found(name, denoiser.parameters_trained, 0, 0.0, 0.0, 0.0, (), nats, right)
-
-
-class _Nothing(data.Blocks):
-    """No held-out blocks."""
-
-    def __init__(self, seq_len: int) -> None:
-        self.seq_len = seq_len
-
-    def __len__(self) -> int:
-        return 0
-
-    def block(self, index: int) -> np.ndarray:
-        raise IndexError(f"block: expected none, got {index}")
-
-    @property
-    def documents(self) -> np.ndarray:
-        return np.zeros(0, np.int64)
 
 
 def _plain(found: Found) -> dict[str, Any]:

@@ -8,24 +8,23 @@ Knows settings, texts and tokens. Must not know how a run is carried out. Axes: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from haloweave import corpus as texts
-from haloweave import models
+from haloweave import denoiser_material, models
 from haloweave.bench.words import Exam
-from haloweave.diffusion import data
 from haloweave.diffusion.data import Corpus
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.judging.held import Held, held_out
-from haloweave.diffusion.tokenizer import Tokenizer, borrowed_tokenizer
+from haloweave.diffusion.tokenizer import Tokenizer
+from haloweave.diffusion.training.noise import counts
 from haloweave.diffusion.training.settings import Settings, settled
+from haloweave.progress import Progress
 
 POINTS = 6
 """Evaluations on the way; the fewest steps that are worth a curve."""
@@ -75,7 +74,7 @@ class Plan:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if not (self.minutes > 0 and self.host):
+        if not (0 < self.minutes < math.inf and self.host):
             raise BadInput(f"warm: expected minutes above 0 and a host, got {self.minutes} and {self.host!r}")
 
     def settings(self, start: Mapping[str, Any], folder: Path, steps: int) -> Settings:
@@ -83,7 +82,8 @@ class Plan:
         host = {"host": self.host} if "host" in start else {}
         same: dict[str, Any] = {"seq_len": self.seq_len, "batch_size": self.batch_size, "seed": self.seed}
         same |= {"dtype": self.dtype, "distil_blocks": self.distil_blocks, "max_steps": steps}
-        same |= {"data_dir": self.files, "output_dir": folder, "checkpoint_every": _NEVER}
+        same |= {"data_dir": self.files, "held_out": self.held_out, "valid_share": 0.02}
+        same |= {"cache": self.out / "data", "output_dir": folder, "checkpoint_every": _NEVER}
         same |= {"evaluate_every": max(1, math.ceil(steps / POINTS)), "evaluate_rows": 16}
         return settled({**start, **host, **same, "evaluate_draws": 2})
 
@@ -93,7 +93,7 @@ class Common:
     """What all starts share: tokens, texts, and what is held out."""
 
     tokenizer: Tokenizer
-    folder: Path
+    folder: Path | None
     """The host's."""
     corpus: Corpus
     held: Held
@@ -103,11 +103,8 @@ class Common:
 def by_frequency(here: Common) -> Float[np.ndarray, " N"]:
     """Nats of each held-out row for whoever knows how frequent tokens are, and nothing else: what a denoiser
     learns first. Counted in some thousand blocks; each token once more, so that none is impossible."""
-    train, size = here.corpus.train, here.tokenizer.vocab_size
-    count = min(len(train), _COUNTED)
-    seen = train.rows([i * len(train) // count for i in range(count)])
-    counts = torch.bincount(seen.reshape(-1), minlength=size).double() + 1
-    cost = -(counts / counts.sum()).log()
+    seen = counts(here.corpus, here.tokenizer.vocab_size, _COUNTED).double() + 1
+    cost = -(seen / seen.sum()).log()
     nats: Float[np.ndarray, " N"] = (cost[here.held.rows] * here.held.real).sum(1).numpy()
     return nats
 
@@ -124,9 +121,10 @@ def chosen(numbers: str | None) -> dict[str, Mapping[str, Any]]:
 
 def common(plan: Plan, tell: Tell) -> Common:
     """Texts read and tokenised, once for all starts and for later benches in the same folder."""
-    folder = models.resolve(plan.host)
-    tokenizer = borrowed_tokenizer(folder / "tokenizer.json")
-    corpus = _corpus(plan, tokenizer, tell)
+    around, hear = plan.settings({"host": ""}, plan.out, POINTS).around, heard(tell)
+    paths = denoiser_material.found(around)
+    tokenizer, folder = denoiser_material.tokenizer(around, paths, hear)
+    corpus = denoiser_material.corpus(around, paths, tokenizer, hear)
     count = min(plan.blocks, len(corpus.valid))
     spread = [i * len(corpus.valid) // count for i in range(count)]
     rows, documents = corpus.valid.rows(spread), corpus.valid.documents[spread]
@@ -141,20 +139,6 @@ def common(plan: Plan, tell: Tell) -> Common:
     return Common(tokenizer, folder, corpus, held, Exam.of(held, tokenizer, seed=plan.seed))
 
 
-def _corpus(plan: Plan, tokenizer: Tokenizer, tell: Tell) -> Corpus:
-    away = {path.resolve() for path in plan.held_out}
-    kept = [path for path in texts.files(plan.files) if path.resolve() not in away]
-
-    def made(paths: Sequence[Path], name: str, share: float) -> Corpus:
-        def documents() -> Iterator[texts.Document]:
-            for done, path in enumerate(paths):
-                tell(100 * done // len(paths))
-                yield from texts.documents([path])
-
-        folder = plan.out / "data" / name
-        return data.prepare(documents(), tokenizer, folder, seq_len=plan.seq_len, valid_share=share)
-
-    if not plan.held_out:
-        return made(kept, "trained", 0.02)
-    corpus, apart = made(kept, "trained", 0.0), made(plan.held_out, "apart", 0.0)
-    return replace(corpus, valid=apart.train, held_out_by="files", held_out_tokens=apart.tokens)
+def heard(tell: Tell) -> Progress:
+    """A listener in hundredths, for those who tell what they do and how much of how much is done."""
+    return lambda what, done, total: tell(100 * done // total if total else 0)

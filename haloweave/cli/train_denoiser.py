@@ -82,7 +82,7 @@ CorruptionName = Annotated[
     typer.Option(
         "--corruption",
         metavar="NAME",
-        help="absorb, hybrid, frequency, spans, or scars (for a repairer). (absorb)",
+        help="absorb, hybrid, frequency, clusters, spans, or scars (for a repairer). (absorb)",
     ),
 ]
 Rate = Annotated[float | None, typer.Option("--lr", metavar="LR", help="The highest learning rate. (0.001)")]

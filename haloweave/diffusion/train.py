@@ -34,6 +34,7 @@ from haloweave.diffusion.training.optim import Average, adamw
 from haloweave.diffusion.training.processes import align, exchange
 from haloweave.diffusion.training.recipe import Recipe
 from haloweave.diffusion.training.state import State
+from haloweave.diffusion.training.teacher import taught
 from haloweave.diffusion.training.validation import Valid, Validation
 
 __all__ = ["CHECKPOINT", "Material", "Report", "Tell", "Trained", "Trainer"]
@@ -66,7 +67,7 @@ class Trained:
     folder: Path
     steps: int
     seconds: float
-    """Spent training, resumed parts and a teacher's answers included."""
+    """Spent training, resumed parts included, and a teacher's CPU time."""
     valid: Valid | None
     """None where nothing was held out."""
 
@@ -87,10 +88,10 @@ class Trainer:
         machine: Machine | None = None,
         say: Say = lambda text: None,
     ) -> None:
-        _check_teacher(material, recipe)
-        self._material, self._recipe, self._noise, self._folder = material, recipe, noise, folder
         self._machine = machine or Machine()
         self._processes = self._machine.processes
+        _check_teacher(material, recipe, recipe.rows(self._processes.count))
+        self._material, self._recipe, self._noise, self._folder = material, recipe, noise, folder
         self._denoiser = material.denoiser.to(self._machine.place)
         align(self._denoiser, self._processes)
         self._weights = [p for p in self._denoiser.parameters() if p.requires_grad]
@@ -247,11 +248,16 @@ class Trainer:
             self._drawn = False
 
 
-def _check_teacher(material: Material, recipe: Recipe) -> None:
+def _check_teacher(material: Material, recipe: Recipe, rows: int) -> None:
     if (material.answers is None) != (recipe.distil == 0):
         got = "none" if material.answers is None else "some"
         raise BadInput(
             f"training: a teacher's answers and distil belong together, got {got} and distil {recipe.distil}"
+        )
+    if recipe.distil and not taught(recipe.distil_rows, rows):
+        raise BadInput(
+            f"training: distil_rows {recipe.distil_rows} of {rows} rows a step is none, and nothing would be "
+            f"learnt of the teacher; set a larger distil_rows or batch_size"
         )
 
 

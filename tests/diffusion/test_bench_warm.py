@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,44 @@ def test_what_a_bench_that_was_killed_left_is_not_taken_for_its_own(
     assert len(found.curve) >= 2
 
 
+def test_other_held_out_text_is_another_bench(plan: warm_plan.Plan) -> None:
+    """Under the same name: nothing that was measured before is worth anything then."""
+    first = warm_plan.common(plan, lambda done: None)
+    text = plan.held_out[0].read_text(encoding="utf-8")
+    plan.held_out[0].write_text(text.replace("cat", "dog"), encoding="utf-8")
+    with pytest.raises(BadInput, match="holds other text"):
+        warm_plan.common(plan, lambda done: None)
+    shutil.rmtree(plan.out / "data")  # as the message says
+    again = warm_plan.common(plan, lambda done: None)
+    assert again.corpus.fingerprint != first.corpus.fingerprint
+    start = warm_plan.STARTS["own"]
+    found = [warm.measure(plan, here, "own", start, lambda done: None) for here in (first, again)]
+    assert (found[0].nats != found[1].nats).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"seed": 2**70}, "seed should be in"),
+        ({"held_out": (Path("nowhere.txt"),)}, "no such file to hold out"),
+        ({"files": (Path("texts/00.txt"),), "held_out": (Path("texts/00.txt"),)}, "every file is held out"),
+        ({"files": (Path("."),)}, "lies in the data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_texts_and_numbers_that_are_none_are_told_at_once(
+    plan: warm_plan.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=told):
+        warm_plan.common(replace(plan, **given), lambda done: None)
+
+
 def test_too_little_time_is_told(plan: warm_plan.Plan) -> None:
     here = warm_plan.common(plan, lambda done: None)
     with pytest.raises(BadInput, match="own: expected time for 2 steps, got"):
         warm.measure(replace(plan, minutes=1e-5), here, "own", warm_plan.STARTS["own"], lambda done: None)
-    for bad in ({"minutes": 0.0}, {"minutes": math.nan}, {"host": ""}):
+    for bad in ({"minutes": 0.0}, {"minutes": math.nan}, {"minutes": math.inf}, {"host": ""}):
         with pytest.raises(BadInput, match="minutes above 0 and a host"):
             replace(plan, **bad)
 

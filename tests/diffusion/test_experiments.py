@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,29 @@ def test_those_that_meet_are_of_one_size(names: tuple[str, ...]) -> None:
 def test_hierarchical_and_looped_make_as_many_block_passes() -> None:
     shapes = [settings(FOLDER / f"{name}.toml").shape for name in ("hierarchical", "looped")]
     assert shapes[0]["n_layers"] * shapes[0]["passes"] == shapes[1]["n_layers"] * shapes[1]["loops"] == 8
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script of the shell")
+def test_the_script_gives_each_command_its_arguments(tmp_path: Path) -> None:
+    """Paths with spaces among them; `halo` here writes down what it is asked, one argument a line."""
+    corpus, out, halo = tmp_path / "a corpus", tmp_path / "an out", tmp_path / "halo"
+    (corpus / "held").mkdir(parents=True)
+    for name in ("english", "hindi"):
+        (corpus / "held" / f"{name}.jsonl").touch()
+    halo.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" '' >> '{tmp_path}/asked'\n")
+    halo.chmod(0o755)
+    script = ["sh", "experiments/run.sh", str(corpus), str(out)]
+    subprocess.run(script, cwd=FOLDER.parent, env={**os.environ, "HALO": str(halo)}, check=True)
+    asked = [one.split("\n") for one in (tmp_path / "asked").read_text().strip().split("\n\n")]
+    trained = [one for one in asked if one[0] == "train"]
+    assert len(trained) == len(CONFIGS) + 2
+    for one in trained:
+        held = [one[i + 1] for i, word in enumerate(one) if word == "--held-out"]
+        assert held == [f"{corpus}/held/english.jsonl", f"{corpus}/held/hindi.jsonl"]
+    assert trained[-1][-8:-4] == ["--output-dir", f"{out}/eco_hybrid_seed1", "--seed", "1"]
+    compared = [one[1 : one.index("--data")] for one in asked if one[0] == "compare"]
+    for names in MEETING:
+        assert [f"{out}/{name}" for name in names] in compared
 
 
 def test_the_script_runs_every_config_and_compares_those_that_meet() -> None:

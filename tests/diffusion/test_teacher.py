@@ -16,12 +16,14 @@ import torch
 from tiny_denoiser import RECIPE, losses, trainer
 from torch import Tensor
 
+from haloweave.diffusion import build
 from haloweave.diffusion.data import Corpus
 from haloweave.diffusion.errors import BadCheckpoint, BadInput, Stopped
 from haloweave.diffusion.parcel import read
 from haloweave.diffusion.tokenizer import Tokenizer
 from haloweave.diffusion.train import CHECKPOINT, Material, Report
 from haloweave.diffusion.training import curves, teacher
+from haloweave.diffusion.training.noise import noise_of
 from haloweave.diffusion.training.recipe import Recipe
 from haloweave.diffusion.training.teacher import Answers, recorded
 
@@ -259,6 +261,33 @@ def test_answers_and_recipe_belong_together(words: Tokenizer, corpus: Corpus, tm
         trainer(Material(tiny.denoiser(words), words, corpus), tmp_path / "a", TAUGHT)
     with pytest.raises(BadInput, match="got some and distil"):
         trainer(material(words, corpus, tmp_path), tmp_path / "a", RECIPE)
+
+
+def test_a_batch_too_small_to_learn_of_the_teacher_is_refused(
+    words: Tokenizer, corpus: Corpus, tmp_path: Path
+) -> None:
+    """A quarter of two rows is none: the run would be one without a teacher, and nobody would know."""
+    taught = material(words, corpus, tmp_path)
+    with pytest.raises(BadInput, match=r"distil_rows 0.25 of 2 rows a step is none"):
+        trainer(taught, tmp_path / "a", replace(TAUGHT, batch_size=2))
+    trainer(taught, tmp_path / "a", replace(TAUGHT, batch_size=2, distil_rows=0.5))
+    trainer(taught, tmp_path / "a", replace(TAUGHT, batch_size=2, grad_accum=2))
+
+
+@pytest.mark.parametrize("name", build.CORRUPTIONS)
+def test_a_teacher_goes_with_every_corruption_that_leaves_tokens_in_their_places(
+    words: Tokenizer, corpus: Corpus, name: str
+) -> None:
+    """By what each does to text, not by its name: masks and wrong tokens may be, moved ones not."""
+    x0 = corpus.train.rows(range(16))
+    given = {"deleted": 0.9} if name == "spans" else {}
+    noise = noise_of(replace(RECIPE, corruption=name, corruption_options=given), words, corpus)
+    moves = any(not torch.equal(noise.draw(x0, 0, step).batch.x0, x0) for step in range(8))
+    if not moves:
+        assert Recipe(distil=0.5, corruption=name).corruption == name
+        return
+    with pytest.raises(BadInput, match=f"corruption {name} moves tokens"):
+        Recipe(distil=0.5, corruption=name)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_a_head_may_begin_at_the_texts_frequencies(train: Run) -> None:
     bias = loaded.denoiser.get_parameter("embedding.bias").detach()
     often, never = (loaded.tokenizer.encode(text)[0] for text in (" the", "~"))
     assert float(bias[often] - bias[never]) > 3
+    assert "prior True there, None here" in train("--lr", "1e-9", code=2).err, "it decides the weights"
 
 
 def test_the_same_seed_is_the_same_model(train: Run) -> None:

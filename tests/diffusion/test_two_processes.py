@@ -15,19 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_bert
 import tiny_denoiser as tiny
+import tiny_host
 import torch
+from terminal import Screens
 from tiny_denoiser import RECIPE, losses, trainer
 from torch import nn
 
+from haloweave import denoiser_material
+from haloweave.cli import denoiser_run
 from haloweave.diffusion.checkpoint import from_pretrained
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.parcel import read
 from haloweave.diffusion.train import CHECKPOINT, Material
 from haloweave.diffusion.training import curves
-from haloweave.diffusion.training.hardware import machine
+from haloweave.diffusion.training.hardware import Machine, machine
 from haloweave.diffusion.training.processes import Alone, Several, align, exchange, launched
 from haloweave.diffusion.training.recipe import Recipe
+from haloweave.diffusion.training.settings import settled
 
 SHAPE = {"dropout": 0.1, "time_conditioning": True, "self_conditioning": True}
 TWO = replace(RECIPE, batch_size=2, grad_accum=2)
@@ -183,6 +189,40 @@ def test_the_command_in_two_processes(tmp_path: Path) -> None:
     assert curves.read(tmp_path / "out" / curves.CSV)["step"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
+def test_warm_starts_in_two_processes_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first asks the teacher for both; rows with answers and without are dealt out as in one process."""
+    host, encoder = tiny_host.host(tmp_path / "host"), tiny_bert.encoder(tmp_path / "encoder")
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": t.text}) for t in tiny.texts()))
+    shape = "--arch encoder --seq-len 24 --d-model 32 --n-layers 2 --n-heads 2 --d-ff 64 --max-steps 6"
+    warm = f"distil=0.5 distil_blocks=20 distil_top=4 distil_rows=0.5 prior=true initialiser={encoder}"
+    given = ["train", "--data-dir", "text.jsonl", "--host", str(host), "--json", *shape.split()]
+    given += ["--dtype", "float32", "--batch-size", "2", *(f"--set={part}" for part in warm.split())]
+    program = (
+        f"import os; os.chdir({str(tmp_path)!r})\n"
+        "from haloweave import warm_starts\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    warm_starts.HostTeacher.answers = None  # whoever calls it fails\n"
+        "from haloweave.cli import main; main()"
+    )
+    first, second = together("-c", program, *given, "--output-dir", "two")
+    assert json.loads(first.splitlines()[0])["processes"] == 2
+    assert second == ""
+    monkeypatch.chdir(tmp_path)
+    assert Screens().halo(*given, "--output-dir", "one", "--grad-accum", "2") == 0
+    two, one = (curves.read(Path(name) / curves.CSV) for name in ("two", "one"))
+    assert all(value > 0 for value in two["loss_teacher"])
+    for name in ("loss", "loss_ce", "loss_teacher", "gradient"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+    states = [read(Path(name) / CHECKPOINT) for name in ("two", "one")]
+    both, alone_ = (state.tensors for state in states if state is not None)
+    for name, value in both.items():
+        if name.startswith("model/"):
+            torch.testing.assert_close(value, alone_[name], atol=2e-4, rtol=0)
+
+
 # ---- the exchange, without processes -----------------------------------------------------------------
 
 
@@ -212,6 +252,20 @@ def test_gradients_are_summed_and_those_that_nobody_has_stay_away() -> None:
     assert theirs.grad is not None
     assert theirs.grad.tolist() == [5, 6]
     assert nobodys.grad is None
+
+
+@pytest.mark.parametrize(("index", "expected"), [(0, ["made", "waited"]), (1, ["waited", "made"])])
+def test_what_is_fetched_is_fetched_by_the_first_alone(
+    monkeypatch: pytest.MonkeyPatch, index: int, expected: list[str]
+) -> None:
+    """Texts, host, encoder and a teacher's answers: all is there before another process looks."""
+    done: list[str] = []
+    monkeypatch.setattr(denoiser_material, "material", lambda *given: done.append("made"))
+    other: Any = Other([])
+    other.index, other.wait = index, lambda: done.append("waited")
+    settings = settled({"data_dir": (Path("texts"),)})
+    denoiser_run._material(settings, [], Machine(processes=other), lambda *told: None)
+    assert done == expected
 
 
 def test_one_process_exchanges_nothing() -> None:

@@ -16,7 +16,7 @@ import torch
 from terminal import Screens
 from tiny_host import host
 from tiny_models import llama
-from transformers import BertModel
+from transformers import BertModel, GPT2Config, GPT2LMHeadModel
 
 from haloweave import models, warm_starts
 from haloweave.cli import train_denoiser
@@ -183,6 +183,7 @@ def test_an_encoder_begins_with_the_weights_of_another(train: Run, encoder: Path
     [
         (["--set", "initialiser=minilm-l6"], "transformer takes over no weights; those that do: encoder"),
         (["--arch", "encoder", "--set", "initialiser=minilm_l7"], "no encoder 'minilm_l7'"),
+        (["--arch", "encoder", "--set", "initialiser="], "no encoder ''"),
         (["--arch", "encoder", "--d-model", 16, "--set", "initialiser=ENCODER"], "set d_model and d_ff to"),
         (["--arch", "encoder", "--n-heads", 4, "--set", "initialiser=ENCODER"], "has 2 heads, got n_heads 4"),
         (["--arch", "encoder", "--n-layers", 3, "--set", "initialiser=ENCODER"], "set fewer n_layers"),
@@ -203,6 +204,26 @@ def test_what_cannot_be_is_told_in_a_line(train: Run, encoder: Path, more: list[
     assert "Traceback" not in screens.err
 
 
+def test_what_does_not_fit_is_told_before_the_teacher_is_asked(
+    train: Run, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers take minutes, and the shape of an encoder is known at once."""
+    asked: list[object] = []
+    monkeypatch.setattr(HostTeacher, "answers", lambda self, rows, top: asked.append(rows))
+    begun = ["--arch", "encoder", "--n-heads", 4, "--set", f"initialiser={encoder}"]
+    assert "has 2 heads, got n_heads 4" in train(*TAUGHT, *begun, code=2).err
+    assert not asked
+
+
+def test_a_host_of_fewer_positions_than_a_block_is_no_teacher(train: Run, tmp_path: Path) -> None:
+    """GPT-2 has a vector for each position: behind the last it would look up one that is not there."""
+    few = host(tmp_path / "few")
+    sizes = {"vocab_size": 256, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(few)
+    told = train("--host", few, *TAUGHT[2:], code=2).err
+    assert "at most the host's 16 positions, got 24; set a smaller seq_len" in told
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -220,4 +241,14 @@ def test_what_would_compute_other_states_is_refused(
     (folder / "config.json").write_text(json.dumps(config | change))
     mine = tiny.denoiser(tiny.tokenizer(), "encoder", d_model=32, d_ff=64)
     with pytest.raises(ModelUnsupported, match=told):
+        warm_starts.initialise(mine, str(folder))
+
+
+@pytest.mark.parametrize("eps", [None, "small", 1e-5])
+def test_another_epsilon_than_ours_is_refused_whatever_it_is(tmp_path: Path, eps: object) -> None:
+    folder = tiny_bert.encoder(tmp_path / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": eps}))
+    mine = tiny.denoiser(tiny.tokenizer(), "encoder", d_model=32, d_ff=64)
+    with pytest.raises(BadInput, match=f"its layer_norm_eps is {eps!r}, got norm_eps 1e-12"):
         warm_starts.initialise(mine, str(folder))

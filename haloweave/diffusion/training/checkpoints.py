@@ -33,7 +33,7 @@ class Standing:
     step: int = 0
     """Steps taken."""
     seconds: float = 0.0
-    """Spent on them, by earlier parts of the run and by its teacher as well."""
+    """Spent on them, by earlier parts of the run as well, and CPU time of its teacher."""
     valid: Valid | None = None
     judged: int = -1
     """Step of the last evaluation."""

@@ -31,6 +31,8 @@ class Material:
     """A teacher's, where the recipe asks for some."""
     initialiser: str | None = None
     """Stands for the weights that the denoiser begins with, where they are not drawn by lot."""
+    prior: bool = False
+    """Whether its head begins at the tokens' frequencies in the corpus."""
 
     def __post_init__(self) -> None:
         checkpoint.fits(self.denoiser, self.tokenizer)
@@ -38,8 +40,8 @@ class Material:
             raise TooLittleText("training: expected at least one block of text, got none; give more text")
 
     @property
-    def warm(self) -> dict[str, str]:
+    def warm(self) -> dict[str, Any]:
         """What decides the weights besides shape, recipe and corpus; nothing for a cold start."""
         teacher = None if self.answers is None else self.answers.mark
-        both = {"teacher": teacher, "initialiser": self.initialiser}
-        return {name: mark for name, mark in both.items() if mark is not None}
+        marks = {"teacher": teacher, "initialiser": self.initialiser, "prior": self.prior or None}
+        return {name: mark for name, mark in marks.items() if mark is not None}

@@ -102,10 +102,10 @@ def _ingredients(tokenizer: Tokenizer, corpus: Corpus) -> dict[str, Callable[[],
     }
 
 
-def counts(corpus: Corpus, vocab_size: int) -> Int[Tensor, " V"]:
-    """How often each token stands in the corpus; of a large one, in some thousand blocks of it."""
+def counts(corpus: Corpus, vocab_size: int, blocks: int = _COUNTED) -> Int[Tensor, " V"]:
+    """How often each token stands in the corpus; of a large one, in so many blocks spread over it."""
     train = corpus.train
-    count = min(len(train), _COUNTED)
+    count = min(len(train), blocks)
     chosen = [i * len(train) // count for i in range(count)]
     found = torch.zeros(vocab_size, dtype=torch.int64)
     for at in range(0, count, 256):

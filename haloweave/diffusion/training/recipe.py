@@ -13,7 +13,7 @@ from haloweave.diffusion.errors import BadInput
 
 DTYPES = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("masked_mean", "elbo")
-_IN_PLACE = ("absorb", "hybrid", "frequency")
+_IN_PLACE = ("absorb", "hybrid", "frequency", "clusters")
 """Corruptions that leave every token where it was; to others a teacher's answers would be of other places."""
 _COUNTS = (
     "max_steps",

@@ -79,14 +79,18 @@ class Answers:
     ) -> Int64[np.ndarray, " B"]:
         """A step's blocks with a share of them, spread evenly, replaced by blocks that have answers: epochs
         of their own, a function of (seed, step) as the others are."""
-        count = round(share * len(rows))
-        if not count:
+        if not (count := taught(share, len(rows))):
             return rows
         made = rows.copy()
         made[np.arange(count) * len(rows) // count] = self.blocks[
             batch_rows(seed, step, count, len(self.blocks))
         ]
         return made
+
+
+def taught(share: float, rows: int) -> int:
+    """How many rows of a batch are read from blocks that have answers."""
+    return round(share * rows)
 
 
 def recorded(

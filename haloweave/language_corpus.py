@@ -84,7 +84,7 @@ def readable(roots: Sequence[Path], leave_out: Sequence[str] = ()) -> list[Path]
         raise InvalidInput(f"no such file or folder: {missing}")
     found = {path.resolve(): path for root in roots for path in (*_texts(root), *_tables(root))}
     for glob in leave_out:
-        if not any(path.match(glob) for path in found.values()):
+        if not glob or not any(path.match(glob) for path in found.values()):
             raise InvalidInput(f"nothing to leave out matches {glob!r}; expected a name or the end of a path")
     kept = [path for path in found.values() if not any(path.match(glob) for glob in leave_out)]
     if not kept:

@@ -79,13 +79,13 @@ def lexicon(path: Path) -> Lexicon:
     Raises InvalidInput where there is no pair.
     """
     paths = sorted(path.glob("*.tsv")) if path.is_dir() else [path]
-    found: dict[str, Counter[str]] = {}
+    found = Counter[tuple[str, str]]()
     for one in paths:
         for native, latin, count in _pairs(one):
-            found.setdefault(native, Counter())[latin] += count
+            found[native, latin] += count
     if not found:
         raise InvalidInput(f"{path}: expected lines of a Devanagari word, a tab and a Latin one, got none")
-    return Lexicon({word: tuple(w for w, _ in own.most_common()) for word, own in sorted(found.items())})
+    return Lexicon(found)
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str, int]]:

@@ -188,6 +188,7 @@ def test_a_file_that_is_not_what_it_is_called_is_told_and_skipped(roots: Path, t
         ("empty.txt", ("empty.txt",), "nothing in English"),
         ("only.png", (".",), "nothing to read"),
         ("a.txt", (".", "--leave-out", "z.txt"), "nothing to leave out"),
+        ("a.txt", (".", "--leave-out", ""), "nothing to leave out"),
     ],
 )
 def test_nothing_to_read_is_an_error(

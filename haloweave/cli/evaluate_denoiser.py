@@ -70,7 +70,7 @@ def evaluate(
 
     --suite indic measures by language on the folder that `halo corpus` wrote (--data): bits per byte, whether
     words, edits and texts keep to their scripts, broken grapheme clusters, code mixing, transliteration. Text
-    that was trained on is refused.
+    that was trained on is refused. Words are written anew both ways, greedily and sampled.
     """
     tools = tools_of(context)
     if suite not in (None, indic.NAME):

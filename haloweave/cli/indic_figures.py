@@ -76,9 +76,9 @@ def _off(s: Suite) -> Table:
 def _edits(s: Suite) -> Table:
     found = table("words written anew", "another script", "95 %", "the same", "no letter")
     for name, own in _by_name(s):
-        e = own.edits
-        same = _share(e.exact)[0]
-        found.add_row(f"{name} ({e.count})", *_share(e.other_script), same, f"{e.wordless}")
+        greedy = f"{name} ({own.edits.count}), greedy"
+        for how, e in ((greedy, own.edits), ("  sampled", own.sampled_edits)):
+            found.add_row(how, *_share(e.other_script), _share(e.exact)[0], f"{e.wordless}")
     return found
 
 

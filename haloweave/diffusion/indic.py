@@ -10,7 +10,7 @@ Must not know files, or how the rows were chosen. Axes: N rows, T sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from haloweave.diffusion.judging.rendering import Encode, Lexicon, Rendering, qu
 from haloweave.diffusion.judging.scripts import Edits, edited, off_mix
 from haloweave.diffusion.progress import Progress, silent
 from haloweave.diffusion.sampling.reader import at_rest
+from haloweave.diffusion.unmask import Unmasking
 
 ALL = "all"
 """Stands for every language together."""
@@ -59,17 +60,37 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Scripts:
-    """Whether it keeps to scripts, in one language: `made` of what it wrote, `real` of what stood there."""
+    """Whether it keeps to scripts, in one language: `made` of what it wrote, `real` of what stood there.
+
+    The same words are written anew twice: greedily, which is what a repairer would put there, and sampled.
+    A denoiser that has learnt little puts a comma or a space everywhere, and only samples tell its scripts.
+    """
 
     texts: int
     made_words: Words
     real_words: Words
     edits: Edits
+    sampled_edits: Edits
     made_off: Interval | None
     real_off: Interval | None
     made_broken: Breakage
     real_broken: Breakage
     mixing: Mixing | None
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What it wrote."""
+
+    texts: Sequence[Continuation]
+    greedy: Sequence[Edit]
+    sampled: Sequence[Edit]
+
+    def of(self, rows: Container[int]) -> _Outputs:
+        """Those of some rows alone."""
+        texts = [text for text in self.texts if text.row in rows]
+        greedy, sampled = ([e for e in own if e.row in rows] for own in (self.greedy, self.sampled))
+        return _Outputs(texts, greedy, sampled)
 
 
 @dataclass(frozen=True)
@@ -109,11 +130,14 @@ def suite(
     is longer than the denoiser was made for."""
     with at_rest(denoiser):
         nats = row_nats(denoiser, rows.held, plan, progress)
-        written = _written(denoiser, rows, decode, plan, progress)
-        anew = _anew(denoiser, rows, decode, plan, progress)
+        written = _Outputs(
+            _written(denoiser, rows, decode, plan, progress),
+            _anew(denoiser, rows, decode, plan, plan.filling, progress),
+            _anew(denoiser, rows, decode, plan, plan.sampling, progress),
+        )
         asked = _renderings(denoiser, rows, encode, decode, plan, lexicon, progress)
     names = [*dict.fromkeys(rows.languages), ALL]
-    found = {name: _tongue(rows, rows.of(name), nats, written, anew) for name in names}
+    found = {name: _tongue(rows, rows.of(name), nats, written) for name in names}
     by_script = bound(nats, rows.held).scripts
     return Suite(found, by_script, asked, tokens_per_character(rows, decode))
 
@@ -134,14 +158,16 @@ def _written(
     )
 
 
-def _anew(denoiser: Denoiser, rows: Rows, decode: Decode, plan: Measures, progress: Progress) -> list[Edit]:
+def _anew(
+    denoiser: Denoiser, rows: Rows, decode: Decode, plan: Measures, how: Unmasking, progress: Progress
+) -> list[Edit]:
     return edits(
         denoiser,
         rows.held,
         _by_lot(rows, plan.infills, plan.seed),
         decode,
         mask_id=denoiser.config.mask_id,
-        plan=plan.filling,
+        plan=how,
         nothing=plan.nothing,
         seed=plan.seed,
         progress=progress,
@@ -183,22 +209,16 @@ def _renderings(
     return found
 
 
-def _tongue(
-    rows: Rows,
-    own: np.ndarray,
-    nats: Float[np.ndarray, " N"],
-    written: Sequence[Continuation],
-    anew: Sequence[Edit],
-) -> Tongue:
-    held, here = rows.held, set(own.tolist())
-    units = held.units()
+def _tongue(rows: Rows, own: np.ndarray, nats: Float[np.ndarray, " N"], written: _Outputs) -> Tongue:
+    held = rows.held
     bits = ratio(nats[own] / math.log(2), held.bytes[own], held.units(own))
-    texts, words_anew = [c for c in written if c.row in here], [e for e in anew if e.row in here]
     documents = own if held.documents is None else held.documents[own]
-    return Tongue(len(own), len(np.unique(documents)), bits, _scripts(texts, words_anew, units))
+    scripts = _scripts(written.of(set(own.tolist())), held.units())
+    return Tongue(len(own), len(np.unique(documents)), bits, scripts)
 
 
-def _scripts(written: Sequence[Continuation], anew: Sequence[Edit], units: np.ndarray) -> Scripts:
+def _scripts(outputs: _Outputs, units: np.ndarray) -> Scripts:
+    written = outputs.texts
     made, true = ([c.joint + text for c, text in zip(written, t, strict=True)] for t in _both(written))
     groups = [int(units[c.row]) for c in written]
     prompts, (wrote, stood) = [c.prompt for c in written], _both(written)
@@ -206,13 +226,18 @@ def _scripts(written: Sequence[Continuation], anew: Sequence[Edit], units: np.nd
         texts=len(written),
         made_words=words(made),
         real_words=words(true),
-        edits=edited([e.true for e in anew], [e.made for e in anew], [int(units[e.row]) for e in anew]),
+        edits=_edited(outputs.greedy, units),
+        sampled_edits=_edited(outputs.sampled, units),
         made_off=off_mix(prompts, wrote, groups),
         real_off=off_mix(prompts, stood, groups),
         made_broken=breakage(made),
         real_broken=breakage(true),
         mixing=_mixing(wrote, stood, groups),
     )
+
+
+def _edited(anew: Sequence[Edit], units: np.ndarray) -> Edits:
+    return edited([e.true for e in anew], [e.made for e in anew], [int(units[e.row]) for e in anew])
 
 
 def _both(written: Sequence[Continuation]) -> tuple[list[str], list[str]]:

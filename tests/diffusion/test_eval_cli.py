@@ -499,6 +499,15 @@ def test_compare_trains_configs_first_and_refuses_what_is_not_comparable(texts: 
     assert all("parameters" in m for m in found["mismatches"])
 
 
+def test_compare_trains_nothing_for_one_folder_twice(model: Path, texts: Path, tmp_path: Path) -> None:
+    a, out = config(tmp_path / "a.toml", texts), tmp_path / "out"
+    for twice in ((a, a), (a, out / "a"), (model, out / "." / "a", a)):
+        out.joinpath("a").mkdir(parents=True, exist_ok=True)
+        err = ran("compare", *twice, "--out", out, *QUICK, *PACE, "--unmatched", code=2).err
+        assert "one folder" in err
+        assert not list((out / "a").iterdir())
+
+
 def test_compare_refuses_another_seed_with_its_name(model: Path, twin: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(twin, other)

@@ -133,6 +133,9 @@ def test_few_documents_leave_the_doubt_to_blocks() -> None:
         ("मैं office जा रहा हूँ meeting hai", "mixed"),
         ("Привет", "other"),
         ("1234 ...", "none"),
+        ("२०२४-२५ में ...", "devanagari"),
+        ("The year २०२४-२५ १२३४५", "latin"),
+        ("Ⅷ १२३", "none"),
     ],
 )
 def test_scripts_are_told_by_letters_and_signs(text: str, name: str) -> None:

@@ -32,12 +32,14 @@ from haloweave.diffusion.judging.languages import (
     language,
     share_of_scripts,
     word_language,
+    word_script,
 )
+from haloweave.diffusion.judging.mixing import words
 from haloweave.diffusion.judging.overlap import RUN, Passages, overlap, spoken
 from haloweave.diffusion.judging.rendering import CANDIDATES, Lexicon, questions, rendering
 from haloweave.diffusion.judging.scripts import FAR, distance, edited, mix, off_mix, script_of
 from haloweave.diffusion.text.clusters import clusters
-from haloweave.diffusion.tokenizer import train_tokenizer
+from haloweave.diffusion.tokenizer import Tokenizer, train_tokenizer
 from haloweave.diffusion.unmask import Unmasking
 
 HINDI = "यह एक छोटा घर है और नदी के पास एक बड़ा पेड़ है। बिल्ली पेड़ पर सोती है, क्षत्रिय ने कहा।"
@@ -94,6 +96,7 @@ def test_the_index_is_at_most_half_of_two_languages_and_knows_no_order(parts: li
 
 @given(TEXT)
 def test_shares_of_scripts_are_shares(text: str) -> None:
+    assert share_of_scripts(f"{text} Ⅷ१२३") == share_of_scripts(text)  # numerals are no letters
     hindi, latin = share_of_scripts(text)
     assert 0 <= hindi <= 1
     assert 0 <= latin <= 1
@@ -168,6 +171,19 @@ def test_scripts_of_words_by_hand() -> None:
     assert found == ["devanagari", "latin", "mixed", "other", None, None, None, None]
 
 
+@given(TEXT)
+def test_a_word_has_one_script_by_whatever_measure(text: str) -> None:
+    for word in text.split():
+        own, counted = script_of(word), words([word])
+        if own in ("devanagari", "latin", "mixed") and counted.count == 1:
+            assert getattr(counted, own) == 1
+        hindi, latin = share_of_scripts(word)
+        assert (
+            word_script(word)
+            == {(0, 0): None, (1, 0): "devanagari", (0, 1): "latin", (1, 1): "mixed"}[hindi > 0, latin > 0]
+        )
+
+
 def test_the_distance_of_mixes_by_hand() -> None:
     assert distance("abcd", "घर") == 1
     assert distance("abcd", "wxyz") == 0
@@ -230,6 +246,13 @@ def test_it_takes_eight_words_in_a_row() -> None:
         assert int(covered.sum()) == shared
 
 
+def test_a_passage_with_other_joiners_is_the_same_passage() -> None:
+    there = "क्\u200dया चिट्\u200cठी कल ही co\u00adoperate " * 4
+    bare = there.replace("\u200d", "").replace("\u200c", "").replace("\u00ad", "")
+    assert spoken(there) == spoken(bare)
+    assert overlap([there], [bare]).most == 1
+
+
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.sampled_from("abc"), max_size=40))
 def test_shared_passages_are_those_that_a_slow_search_finds(one: list[str], other: list[str]) -> None:
     run = 4
@@ -263,13 +286,15 @@ def held_of(texts: Sequence[str], length: int = 48) -> Held:
 class Oracle:
     """Knows the rows by heart, and writes what stood there; `swap` changes what it wants to write."""
 
-    def __init__(self, rows: Tensor, swap: dict[int, int] | None = None) -> None:
-        self.rows, self.swap = rows, swap or {}
+    def __init__(
+        self, rows: Tensor, swap: dict[int, int] | None = None, tokenizer: Tokenizer = WORDY
+    ) -> None:
+        self.rows, self.swap, self.tokenizer = rows, swap or {}, tokenizer
 
     def __call__(self, xt: Tensor, t: Tensor | None) -> Tensor:
-        logits = torch.zeros(*xt.shape, WORDY.vocab_size)
+        logits = torch.zeros(*xt.shape, self.tokenizer.vocab_size)
         for i, row in enumerate(xt):
-            seen = row != WORDY.mask_id
+            seen = row != self.tokenizer.mask_id
             fits = ((self.rows[:, : len(row)] == row) | ~seen).all(1)
             true = self.rows[int(fits.int().argmax()), : len(row)].tolist()
             wanted = torch.tensor([self.swap.get(x, x) for x in true])
@@ -293,10 +318,25 @@ def test_an_oracle_writes_on_what_stood_there_from_word_to_word() -> None:
         assert not one.prompt[-1:].isspace()
 
 
+def test_no_cut_through_a_character_is_taken_for_a_broken_one() -> None:
+    latin = train_tokenizer([ENGLISH_TEXT] * 4, vocab_size=400)  # three tokens a Devanagari letter
+    texts = ["क्षत्रियविश्वविद्यालय" * 4 + HINDI, HINDI * 3]
+    rows, documents = blocks_of((latin.encode(text) for text in texts), 40, pad_id=latin.pad_id)
+    held = held_out(
+        rows, latin.bytes_per_token.numpy(), latin.decode, pad_id=latin.pad_id, documents=documents
+    )
+    given_: dict[str, Any] = {"mask_id": latin.mask_id, "plan": GREEDY, "length": 40}
+    found = continuations(Oracle(held.rows, {}, latin), held, np.arange(len(rows)), latin.decode, **given_)
+    assert any(not c.prompt.split(" ")[1:] for c in found)  # some have no space before the cut
+    assert breakage([c.joint + c.made for c in found]).broken == 0
+    assert breakage([c.joint + c.true for c in found]).broken == 0
+
+
 def test_whole_words_end_before_the_last_one() -> None:
     assert whole_words("one two thr") == "one two "
     assert whole_words("one two ") == "one two "
     assert whole_words("one") == "one"
+    assert whole_words("on\ufffd") == "on"
 
 
 def test_words_are_found_where_they_lie() -> None:
@@ -323,6 +363,41 @@ def test_an_oracle_edits_nothing_and_a_fool_writes_the_other_script() -> None:
     assert hindi
 
 
+def test_the_words_of_a_row_end_before_its_end() -> None:
+    ids = WORDY.encode("the cat sat on the mat")
+    assert all(end < len(ids) for _, end in words_at(ids, WORDY.decode))
+    assert words_at(ids, WORDY.decode)
+
+
+class Unsure:
+    """Thinks a comma likeliest everywhere, and Latin and Devanagari words as likely as each other."""
+
+    def __call__(self, xt: Tensor, t: Tensor | None) -> Tensor:
+        logits = torch.full((*xt.shape, WORDY.vocab_size), -40.0)
+        comma, latin, hindi = (WORDY.encode(text)[0] for text in (",", " the", " और"))
+        for token, weight in ((comma, 0.4), (latin, 0.3), (hindi, 0.3)):
+            logits[..., token] = np.log(weight)
+        return logits
+
+
+def test_who_writes_commas_still_has_a_script_when_sampled() -> None:
+    length = tiny_denoiser.SEQ_LEN
+    held = held_of(SENTENCES, length)
+    given_: dict[str, Any] = {"mask_id": WORDY.mask_id, "seed": 1}
+    scores = {}
+    for temperature in (0.0, 1.0):
+        plan = Unmasking(steps=1, temperature=temperature)  # in more, the likeliest draws come first: commas
+        found = edits(Unsure(), held, np.arange(len(held.rows)), WORDY.decode, plan=plan, **given_)
+        scores[temperature] = edited([e.true for e in found], [e.made for e in found], [e.row for e in found])
+    greedy, sampled = scores[0.0], scores[1.0]
+    assert greedy.count == sampled.count > 100
+    assert greedy.other_script is None
+    assert greedy.wordless == greedy.count
+    assert sampled.other_script is not None
+    assert sampled.wordless < 0.5 * sampled.count
+    assert 0.4 < sampled.other_script.value < 0.7
+
+
 def test_a_hole_may_be_left_empty_where_that_was_learnt() -> None:
     held = held_of(SENTENCES)
     empty = dict.fromkeys(range(WORDY.vocab_size), WORDY.pad_id)
@@ -337,7 +412,7 @@ def test_a_hole_may_be_left_empty_where_that_was_learnt() -> None:
 
 NATIVE = ["घर", "नदी", "पेड़", "पानी", "रात", "दिन", "हाथ", "बात", "आंख", "किताब", "लड़का", "सड़क"]
 LATIN = ["ghar", "nadi", "ped", "paani", "raat", "din", "haath", "baat", "aankh", "kitaab", "ladka", "sadak"]
-LEXICON = Lexicon({native: (latin,) for native, latin in zip(NATIVE, LATIN, strict=True)})
+LEXICON = Lexicon(dict.fromkeys(zip(NATIVE, LATIN, strict=True), 1))
 
 
 class Pieces:
@@ -401,6 +476,14 @@ def test_questions_are_of_words_in_the_text_and_the_same_for_the_same_seed() -> 
     assert LEXICON.native["ghar"] == ("घर",)
 
 
+@pytest.mark.parametrize("first", ["दिन", "डिन"])
+def test_the_best_attested_comes_first_both_ways(first: str) -> None:
+    other = "डिन" if first == "दिन" else "दिन"
+    found = Lexicon({(other, "din"): 1, (first, "din"): 3, (first, "deen"): 2, (first, "dyn"): 4})
+    assert found.native["din"] == (first, other)
+    assert found.romanised[first] == ("dyn", "din", "deen")
+
+
 # ---- the whole ------------------------------------------------------------------------------------------
 
 
@@ -414,9 +497,8 @@ def rows() -> Rows:
 def test_the_suite_measures_every_language_and_all_of_them(rows: Rows) -> None:
     model = tiny_denoiser.denoiser(WORDY)
     plan = Measures(draws=1, infills=3, samples=2, filling=GREEDY, sampling=Unmasking(steps=3), seed=1)
-    lexicon = Lexicon(
-        {"छोटा": ("chhota",), "बड़ा": ("bada",), "पेड़": ("ped",), "नदी": ("nadi",), "पास": ("paas",)}
-    )
+    pairs = ("छोटा chhota", "बड़ा bada", "पेड़ ped", "नदी nadi", "पास paas")
+    lexicon = Lexicon({(native, latin): 1 for native, _, latin in (pair.partition(" ") for pair in pairs)})
     found = suite(model, rows, WORDY.encode, WORDY.decode, plan, lexicon)
     assert list(found.languages) == ["hinglish", "mixed", ALL]
     whole = found.languages[ALL]
@@ -427,6 +509,7 @@ def test_the_suite_measures_every_language_and_all_of_them(rows: Rows) -> None:
         assert bits.low <= bits.value <= bits.high
         assert tongue.scripts.real_broken.broken == 0
         assert tongue.scripts.edits.count > 0
+        assert tongue.scripts.sampled_edits.count == tongue.scripts.edits.count
     assert found.languages["mixed"].documents == 8
     assert set(found.bits_by_script) == set(rows.held.scripts)
     assert set(found.tokens_per_character) == set(rows.held.scripts)

@@ -4,7 +4,8 @@
 what really stood there.
 
 A row is cut before a word, about its middle; its beginning is the prompt, the rest is masks. Texts are read
-up to their last whole word, so that no cut is taken for a mistake. Knows unmasking and held-out rows. Must
+up to their last whole word, and half characters at the ends of a row are left out, so that no cut is taken
+for a mistake. Knows unmasking and held-out rows. Must
 not know denoisers, nor what is asked of the texts. Axes: T sequence.
 """
 
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import regex
-import torch
 
 from haloweave.diffusion.judging.held import Decode, Held
+from haloweave.diffusion.judging.infill import Span, refilled
 from haloweave.diffusion.progress import Progress, silent
-from haloweave.diffusion.sampling.reader import Predict, device_of
-from haloweave.diffusion.unmask import Unmasking, unmask
+from haloweave.diffusion.sampling.reader import Predict
+from haloweave.diffusion.unmask import Unmasking
 
 LEAST = 16
 """Tokens of text of a row that is to be written on."""
@@ -28,6 +29,9 @@ _LONGEST_WORD = 8
 _SEVERAL = 4
 """Holes of a row, one in each quarter."""
 _WORD = regex.compile(r"\s?[\p{L}\p{M}\u200c\u200d]+")
+_CUT_OFF = regex.compile(r"\A[\p{M}\u200c\u200d\ufffd]+")
+"""What a row that begins in the middle of a cluster begins with."""
+_HALF = "\ufffd"
 _CONTINUES = regex.compile(r"[\p{L}\p{M}\u200c\u200d\ufffd]")
 
 
@@ -65,17 +69,17 @@ def continuations(
     progress: Progress = silent,
 ) -> list[Continuation]:
     """Write on each of some rows of at least LEAST tokens, cut to `length`; the others are passed over."""
-    made, never, device = [], held.never(mask_id), device_of(predict)
+    made, never = [], held.never(mask_id)
     fit = [int(r) for r in rows if held.text[r] >= LEAST]
     for number, row in enumerate(fit):
-        ids = held.rows[row, : min(int(held.text[row]), length)].tolist()
+        x0 = held.rows[row, : min(int(held.text[row]), length)]
+        ids = x0.tolist()
         cut = _cut(ids, decode)
-        xt = torch.tensor([ids[:cut] + [mask_id] * (len(ids) - cut)], device=device)
-        generator = torch.Generator().manual_seed(seed + row)
-        done = unmask(predict, xt, mask_id=mask_id, generator=generator, plan=plan, never=never)
-        prompt = decode(ids[:cut])
+        rest = [(cut, len(ids) - cut)]
+        done = refilled(predict, x0, rest, mask_id=mask_id, plan=plan, never=never, seed=seed + row)
+        prompt = decode(ids[:cut]).rstrip(_HALF)  # the other half follows
         wrote, stood = (decode(x)[len(prompt) :] for x in (done.tokens[0].tolist(), ids))
-        words = prompt.split()
+        words = _CUT_OFF.sub("", prompt).split()
         joint = words[-1] if words and not prompt[-1:].isspace() else ""
         made.append(Continuation(row, prompt, joint, whole_words(wrote), whole_words(stood)))
         progress("writing on", number + 1, len(fit))
@@ -89,9 +93,9 @@ def _cut(ids: list[int], decode: Decode) -> int:
 
 
 def whole_words(text: str) -> str:
-    """A text without its last word, which may go on; one of a single word stays."""
+    """A text without its last word, which may go on; one of a single word stays, but for half a character."""
     kept = regex.sub(r"\S+\z", "", text)
-    return kept if kept.strip() else text
+    return kept if kept.strip() else text.rstrip(_HALF)
 
 
 def edits(
@@ -108,42 +112,39 @@ def edits(
 ) -> list[Edit]:
     """Take a word out of each quarter of some rows, where there is one, and have them written anew by as many
     tokens, each row by itself. `nothing`: as for infilling."""
-    made, device = [], device_of(predict)
-    never = held.never(mask_id, nothing=nothing)
+    made, never = [], held.never(mask_id, nothing=nothing)
     for number, row in enumerate(map(int, rows)):
-        ids, rng = held.rows[row, : int(held.text[row])].tolist(), np.random.default_rng((seed, row))
+        x0 = held.rows[row, : int(held.text[row])]
+        ids, rng = x0.tolist(), np.random.default_rng((seed, row))
         spans = list(_one_a_quarter(ids, decode, rng))
         if spans:
-            xt = torch.tensor([ids], device=device)
-            for first, last in spans:
-                xt[0, first:last] = mask_id
-            generator = torch.Generator().manual_seed(seed + row)
-            done = unmask(predict, xt, mask_id=mask_id, generator=generator, plan=plan, never=never)
-            wrote = done.tokens[0].tolist()
-            made += [Edit(row, decode(ids[a:b]).strip(), decode(wrote[a:b]).strip()) for a, b in spans]
+            done = refilled(predict, x0, spans, mask_id=mask_id, plan=plan, never=never, seed=seed + row)
+            both = ids, done.tokens[0].tolist()
+            made += [Edit(row, *(decode(x[at : at + n]).strip() for x in both)) for at, n in spans]
         progress("writing words anew", number + 1, len(rows))
     return made
 
 
-def _one_a_quarter(ids: list[int], decode: Decode, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+def _one_a_quarter(ids: list[int], decode: Decode, rng: np.random.Generator) -> Iterator[Span]:
+    """None touches the next quarter's."""
     found = words_at(ids, decode)
     for part in range(_SEVERAL):
         low, high = part * len(ids) // _SEVERAL, (part + 1) * len(ids) // _SEVERAL
-        here = [
-            span for span in found if low <= span[0] and span[1] < high
-        ]  # none touches the next quarter's
+        here = [(first, end) for first, end in found if low <= first and end < high]
         if here:
-            yield here[int(rng.integers(len(here)))]
+            first, end = here[int(rng.integers(len(here)))]
+            yield first, end - first
 
 
 def words_at(ids: list[int], decode: Decode) -> list[tuple[int, int]]:
-    """First place and end of each word of whole tokens, of eight at most, that begins behind a space."""
+    """First place and end of each word of whole tokens, of eight at most, that begins behind a space. One
+    that ends with the row may go on, and is none."""
     starts = [i for i in range(1, len(ids)) if decode([ids[i]])[:1].isspace()]
     found = []
     for start in starts:
         for end in range(start + 1, min(start + _LONGEST_WORD, len(ids) - 1) + 1):
             whole = _WORD.fullmatch(decode(ids[start:end]))
-            if whole and (end == len(ids) or not _CONTINUES.match(decode([ids[end]]))):
+            if whole and not _CONTINUES.match(decode([ids[end]])):
                 found.append((start, end))
                 break
     return found

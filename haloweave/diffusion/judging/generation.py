@@ -84,7 +84,7 @@ def generation(
     one, other = map(_variety, alike(rows, real))
     return Generation(
         length=length,
-        latency=latency([m.seconds for m in made], [m.calls for m in made], [length] * count),
+        latency=pace(made),
         made=judged(texts, one, judge),
         real=judged(true, other, judge),
         made_words=words(texts),
@@ -149,6 +149,11 @@ def samples(
         )
         progress("generating", i + 1, count)
     return made
+
+
+def pace(made: Sequence[Unmasked]) -> Latency:
+    """How long samples took, each all of its tokens. Raises BadInput for none."""
+    return latency([m.seconds for m in made], [m.calls for m in made], [m.tokens.numel() for m in made])
 
 
 def real_rows(held: Held, length: int, count: int, seed: int = 0) -> Sequence[list[int]]:

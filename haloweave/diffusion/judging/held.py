@@ -13,24 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import regex
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from haloweave.diffusion.errors import TooLittleText
+from haloweave.diffusion.judging.languages import LETTER, PURE, share_of_scripts
 
-PURE = 0.9
-"""Share of a text's letters that one script must have for the text to count as of that script."""
 FEW_DOCUMENTS = 8
 """Below it a bootstrap over documents says little, and blocks are drawn instead."""
 
 Decode = Callable[[list[int]], str]
 """Token ids to the text that they spell."""
-
-_LETTER, _DEVANAGARI, _LATIN = (
-    regex.compile(rf"[{p}]") for p in (r"\p{L}\p{M}", r"\p{Devanagari}", r"\p{Latin}")
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +107,13 @@ def held_out(
 
 def script(text: str) -> str:
     """The script of a text by its letters and vowel signs; `mixed` is Hindi and Latin in one text."""
-    letters, hindi, latin = (len(p.findall(text)) for p in (_LETTER, _DEVANAGARI, _LATIN))
-    if not letters:
+    if not LETTER.search(text):
         return "none"
-    for name, count in (("devanagari", hindi), ("latin", latin)):
-        if count >= PURE * letters:
+    hindi, latin = share_of_scripts(text)
+    for name, share in (("devanagari", hindi), ("latin", latin)):
+        if share >= PURE:
             return name
-    return "mixed" if hindi and latin and hindi + latin >= PURE * letters else "other"
+    return "mixed" if hindi and latin and hindi + latin >= PURE else "other"
 
 
 def per_script(held: Held) -> dict[str, Int[np.ndarray, " K"]]:

@@ -118,22 +118,33 @@ def filled_in(
     """Fill every puzzle by itself, so that its time and its calls are those that a person would wait for.
     `nothing`: the pad may be written, for a denoiser that learnt to leave places empty."""
     tasks, found = list(wanted), []
-    never, device = held.never(mask_id, nothing=nothing), device_of(predict)
+    never = held.never(mask_id, nothing=nothing)
     for number, puzzle in enumerate(tasks):
         x0 = held.rows[puzzle.row]
-        generator = torch.Generator().manual_seed(seed + number)
-        xt = _with_holes(x0, puzzle.spans, mask_id)[None].to(device)
-        done = unmask(predict, xt, mask_id=mask_id, generator=generator, plan=plan, never=never)
+        done = refilled(
+            predict, x0, puzzle.spans, mask_id=mask_id, plan=plan, never=never, seed=seed + number
+        )
         found.append(_judge(puzzle, x0, done, decode))
         progress("filling holes", number + 1, len(tasks))
     return found
 
 
-def _with_holes(x0: Int[Tensor, " T"], spans: Iterable[Span], mask_id: int) -> Int[Tensor, " T"]:
-    xt = x0.clone()
+def refilled(
+    predict: Predict,
+    x0: Int[Tensor, " T"],
+    spans: Iterable[Span],
+    *,
+    mask_id: int,
+    plan: Unmasking,
+    never: Sequence[int],
+    seed: int,
+) -> Unmasked:
+    """One row by itself, some spans of it taken out and written anew."""
+    xt = x0[None].to(device_of(predict), copy=True)
     for start, length in spans:
-        xt[start : start + length] = mask_id
-    return xt
+        xt[0, start : start + length] = mask_id
+    generator = torch.Generator().manual_seed(seed)
+    return unmask(predict, xt, mask_id=mask_id, generator=generator, plan=plan, never=never)
 
 
 def _judge(puzzle: Puzzle, x0: Int[Tensor, " T"], done: Unmasked, decode: Decode) -> Filled:

@@ -30,10 +30,10 @@ of names have fewer."""
 WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
 """A word: letters, their marks, joiners."""
 _DEVANAGARI, _LATIN = (
-    regex.compile(r"[\p{Devanagari}&&[\p{L}\p{M}]]+", regex.V1),
-    regex.compile(r"\p{Latin}+"),
+    regex.compile(rf"[\p{{{name}}}&&[\p{{L}}\p{{M}}]]+", regex.V1) for name in ("Devanagari", "Latin")
 )
-_LETTER = regex.compile(r"[\p{L}\p{M}]+")
+LETTER = regex.compile(r"[\p{L}\p{M}]+")
+"""Letters and their marks, without joiners: what has a script."""
 
 _ROMANISED = (
     "aaj aap aapka aapke aapki aapko aapne aapse aaya aaye aayega abhi accha acha achha agar aisa aise "
@@ -64,20 +64,26 @@ ENGLISH = frozenset(_ENGLISH.split())
 
 def share_of_scripts(text: str) -> tuple[float, float]:
     """Of a text's letters and vowel signs, the shares that are Devanagari and Latin; zeros for none."""
-    letters = _length(_LETTER, text)
+    letters = _length(LETTER, text)
     if not letters:
         return 0.0, 0.0
-    return _length(_DEVANAGARI, text) / letters, min(1.0, _length(_LATIN, text) / letters)
+    return _length(_DEVANAGARI, text) / letters, _length(_LATIN, text) / letters
+
+
+def word_script(word: str) -> str | None:
+    """devanagari, latin, or mixed for a word with letters or vowel signs of both; None: of neither."""
+    hindi, latin = bool(_DEVANAGARI.search(word)), bool(_LATIN.search(word))
+    return "mixed" if hindi and latin else "devanagari" if hindi else "latin" if latin else None
 
 
 def word_language(word: str) -> str | None:
     """`hindi` or `english`, of one word: by script, and of Latin ones by the closed list. None: of another
     script, or letters of both in one word. Romanised Hindi beyond the list counts as English, so a text in
     Hinglish looks more mixed than it is; compare such numbers with those of other texts alone."""
-    hindi, latin = bool(_DEVANAGARI.search(word)), bool(_LATIN.search(word))
-    if hindi == latin:
+    script = word_script(word)
+    if script in (None, "mixed"):
         return None
-    return "hindi" if hindi or word.lower() in ROMANISED else "english"
+    return "hindi" if script == "devanagari" or word.lower() in ROMANISED else "english"
 
 
 def code_mixing(text: str) -> float:

@@ -12,12 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import regex
-
 from haloweave.diffusion.judging.intervals import Interval, ratio
-
-_WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
-_DEVANAGARI, _LATIN = regex.compile(r"\p{Devanagari}"), regex.compile(r"\p{Latin}")
+from haloweave.diffusion.judging.languages import WORD, word_script
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,7 @@ class Words:
 
 def words(texts: Sequence[str]) -> Words:
     """Count them; what is of neither script is in `count` alone."""
-    found = [Counter(map(_script, _WORD.findall(text))) for text in texts]
-    total = sum(found, Counter())
+    found = [Counter(map(word_script, WORD.findall(text))) for text in texts]
+    total: Counter[str | None] = sum(found, Counter())
     share = ratio([f["mixed"] for f in found], [f.total() for f in found]) if total else None
     return Words(total.total(), total["devanagari"], total["latin"], total["mixed"], share)
-
-
-def _script(word: str) -> str:
-    hindi, latin = (bool(script.search(word)) for script in (_DEVANAGARI, _LATIN))
-    return "mixed" if hindi and latin else "devanagari" if hindi else "latin" if latin else "other"

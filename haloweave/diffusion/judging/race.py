@@ -206,14 +206,16 @@ def _lengths(
 
 
 def _reaching(denoiser: Denoiser, length: int) -> Denoiser:
-    """The denoiser, or an untrained one of its shape that reads longer texts: what it costs is the same.
-    Borrowed embeddings become its own; only the head would notice, and the head is not timed."""
+    """The denoiser, or an untrained one of its shape that reads longer texts: what it costs is the same. What
+    it borrows is a table of that shape, of any content."""
     if denoiser.config.max_len >= length:
         return denoiser
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = replace(denoiser.config, max_len=length, borrowed_dim=None, projection_rank=None)
-        return build.denoiser(config).to(device_of(denoiser))
+        config = replace(denoiser.config, max_len=length)
+        width = config.borrowed_dim
+        borrowed = None if width is None else torch.randn(config.vocab_size, width)
+        return build.denoiser(config, borrowed).to(device_of(denoiser))
 
 
 def _call(denoiser: Denoiser, row: Int[Tensor, "1 T"]) -> Work:

@@ -17,7 +17,7 @@ a Predict. Must not know files. Axes: C candidates, T sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,7 +38,6 @@ _MOST_TOKENS = 12
 _SHORT = 3
 _TIE = 1e-6
 """Nats by which the likeliest may be missed: rows of one batch differ in the last bit."""
-_DEVANAGARI = regex.compile(r"\p{Devanagari}")
 
 Encode = Callable[[str], list[int]]
 
@@ -47,17 +46,25 @@ Encode = Callable[[str], list[int]]
 class Lexicon:
     """Words and their transliterations, the best attested first, both ways."""
 
-    romanised: Mapping[str, tuple[str, ...]] = field(repr=False)
-    """Of each Devanagari word."""
+    attested: Mapping[tuple[str, str], int] = field(repr=False)
+    """How often: a Devanagari word, and a romanised one."""
+
+    @cached_property
+    def romanised(self) -> Mapping[str, tuple[str, ...]]:
+        """Of each Devanagari word."""
+        return _renderings((word, one, n) for (word, one), n in self.attested.items())
 
     @cached_property
     def native(self) -> Mapping[str, tuple[str, ...]]:
         """Of each romanised word."""
-        found: dict[str, tuple[str, ...]] = {}
-        for word, renderings in self.romanised.items():
-            for one in renderings:
-                found[one] = (*found.get(one, ()), word)
-        return found
+        return _renderings((one, word, n) for (word, one), n in self.attested.items())
+
+
+def _renderings(pairs: Iterable[tuple[str, str, int]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for word, rendering, _ in sorted(pairs, key=lambda pair: (pair[0], -pair[2])):
+        found.setdefault(word, []).append(rendering)
+    return {word: tuple(own) for word, own in found.items()}
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,8 @@ def _stable(candidate: Stability, baseline: Stability, rules: Rules) -> Outcome:
 
 
 def _memory(m: Measured, rules: Rules) -> Outcome:
-    worst = max(m.call_memory, m.step_memory)
     got = f"call {m.call_memory:.2f}x, training step {m.step_memory:.2f}x"
-    holds = worst <= rules.memory and not math.isnan(worst)
+    holds = m.call_memory <= rules.memory and m.step_memory <= rules.memory
     return Outcome("peak memory", f"<= {rules.memory:g}x", got, _verdict(holds))
 
 

@@ -6,7 +6,7 @@
 #
 #   experiments/run.sh CORPUS [OUT]      CORPUS: a folder that `halo corpus` wrote
 #
-# An hour or so on one core. HALO: the command, if it is not on the path.
+# Some hours on one core. HALO: the command, if it is not on the path.
 set -eu
 
 corpus=$1
@@ -17,18 +17,19 @@ export OMP_NUM_THREADS=1
 train() { # config, name, further options
   config=$1 name=$2
   shift 2
-  held=$(for file in "$corpus"/held/*.jsonl; do printf -- '--held-out %s ' "$file"; done)
-  # shellcheck disable=SC2086
-  "$halo" train --config "experiments/$config.toml" --data-dir "$corpus/train" $held \
+  for file in "$corpus"/held/*.jsonl; do set -- "$@" --held-out "$file"; done
+  "$halo" train --config "experiments/$config.toml" --data-dir "$corpus/train" \
     --cache "$out/tokens" --output-dir "$out/$name" "$@"
 }
 
 compare() { # question, names of models
-  question=$1 models=
+  question=$1
   shift
-  for name in "$@"; do models="$models $out/$name"; done
-  # shellcheck disable=SC2086
-  "$halo" compare $models --data "$corpus/held" --blocks 64 --draws 1 --infills 4 --samples 4 --length 64 \
+  for name in "$@"; do
+    shift
+    set -- "$@" "$out/$name"
+  done
+  "$halo" compare "$@" --data "$corpus/held" --blocks 64 --draws 1 --infills 4 --samples 2 --length 512 \
     --rounds 5 --report "$out/reports/$question"
 }
 

@@ -166,7 +166,8 @@ def _halting_at(denoiser: Hierarchical, threshold: float | None) -> Hierarchical
     )
     config = replace(denoiser.config, **rule)
     with torch.random.fork_rng(devices=[]):
-        double = build.denoiser(replace(config, borrowed_dim=None, projection_rank=None))
+        own = replace(config, borrowed_dim=None, projection_rank=None, reads_fully=False)
+        double = build.denoiser(own)
     assert isinstance(double, Hierarchical)
     for name, part in denoiser.named_children():  # the weights themselves, borrowed tables among them
         setattr(double, name, part)

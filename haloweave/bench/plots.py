@@ -13,9 +13,10 @@ Knows matplotlib and numbers. Must not know how anything was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,11 @@ def trade(
     _draw(path, (7.0, 4.6), draw)
 
 
-def _looks() -> list[dict[str, Any]]:
-    return [
-        {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4, "linestyle": "-"}
-        for colour, marker in zip(_COLOURS, _MARKERS, strict=True)
-    ]
+def _looks() -> Iterator[dict[str, Any]]:
+    """One after another without end; from the ninth on a colour comes with another marker."""
+    for n in count():
+        colour, marker = _COLOURS[n % len(_COLOURS)], _MARKERS[(n + n // len(_COLOURS)) % len(_MARKERS)]
+        yield {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4, "linestyle": "-"}
 
 
 def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:

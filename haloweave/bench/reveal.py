@@ -23,11 +23,11 @@ from jaxtyping import Float
 
 from haloweave.diffusion.denoisers.base import Denoiser
 from haloweave.diffusion.errors import BadInput, TooLittleText
-from haloweave.diffusion.judging.generation import real_rows, samples
+from haloweave.diffusion.judging.generation import pace, real_rows, samples
 from haloweave.diffusion.judging.held import Decode, Held
 from haloweave.diffusion.judging.intervals import DRAWS, Interval, ratio
 from haloweave.diffusion.judging.judge import Judge, Variety, Verdict, variety
-from haloweave.diffusion.judging.timing import Latency, latency
+from haloweave.diffusion.judging.timing import Latency
 from haloweave.diffusion.progress import Progress, silent
 from haloweave.diffusion.sampling.orders import Certainty, Order
 from haloweave.diffusion.schedule import Linear
@@ -92,7 +92,7 @@ class Revealed:
         """Per token of the judge."""
         if self.said is None:
             return None
-        return ratio(self.said.nats, self.said.tokens).map(lambda x: float(np.exp(min(x, 700.0))))
+        return _perplexity(self.said)
 
     def fewer(self, baseline: Revealed) -> float:
         """The baseline's calls for each one of this plan's."""
@@ -168,10 +168,9 @@ def reveal(
         )
         rows = [m.tokens[0].tolist() for m in made]
         texts = tuple(decode(row) for row in rows)
-        pace = latency([m.seconds for m in made], [m.calls for m in made], [length] * count)
         steps = float(np.mean([m.steps for m in made]))
         said = None if judge is None else judge.nats(texts)
-        yield Revealed(name, steps, pace, variety(rows), _entropies(rows), said, texts)
+        yield Revealed(name, steps, pace(made), variety(rows), _entropies(rows), said, texts)
 
 
 def _named(progress: Progress, name: str) -> Progress:
@@ -191,7 +190,11 @@ def real(
     if judge is None:
         return variety(rows), Interval(math.nan, math.nan, math.nan)
     said = judge.nats([decode(row) for row in rows])
-    return variety(rows), ratio(said.nats, said.tokens).map(lambda x: float(np.exp(min(x, 700.0))))
+    return variety(rows), _perplexity(said)
+
+
+def _perplexity(said: Verdict) -> Interval:
+    return ratio(said.nats, said.tokens).map(lambda x: float(np.exp(min(x, 700.0))))
 
 
 def _entropies(rows: Sequence[Sequence[int]]) -> Float[np.ndarray, " R"]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from haloweave.bench import markdown, plots
 from haloweave.bench.reveal import ONE_BY_ONE, Mark, Revealed
-from haloweave.diffusion.judging.intervals import Interval
+from haloweave.diffusion.judging.intervals import Interval, ratio
 from haloweave.diffusion.judging.judge import Variety
 
 PICTURE, ENTROPY = "calls-and-perplexity.png", "calls-and-entropy.png"
@@ -123,7 +123,7 @@ def _parts(
         )
     yield markdown.picture(PICTURE, "judge's perplexity against calls")
     yield markdown.picture(ENTROPY, "entropy against calls")
-    yield "## Some texts\n\nThe first ones of three plans, so that nobody has to believe numbers alone."
+    yield "## Some texts\n\nThe first ones of some plans, so that nobody has to believe numbers alone."
     for one in _quoted(found):
         yield f"**{one.plan}**"
         yield "\n".join(f"* {_one_line(text)}" for text in one.texts[:_SHOWN])
@@ -142,9 +142,10 @@ def _length(one: Revealed) -> float:
 
 
 def _quoted(found: Sequence[Revealed]) -> Sequence[Revealed]:
-    """The baseline, the plan of fewest calls, and the middle one."""
+    """The baseline, the plan of middling calls, and that of fewest; fewer where there are no others."""
     by_calls = sorted(found[1:], key=lambda one: one.latency.calls_per_sample)
-    return [found[0], *{one.plan: one for one in (by_calls[len(by_calls) // 2], by_calls[0])}.values()]
+    others = (by_calls[len(by_calls) // 2], by_calls[0]) if by_calls else ()
+    return [found[0], *{one.plan: one for one in others}.values()]
 
 
 def _one_line(text: str) -> str:
@@ -182,8 +183,6 @@ def _of(one: Revealed) -> str:
 
 
 def _entropy(one: Revealed) -> tuple[float, float, float]:
-    from haloweave.diffusion.judging.intervals import ratio
-
     return _ends(ratio(one.entropies, [1.0] * len(one.entropies)))
 
 

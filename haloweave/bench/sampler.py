@@ -19,9 +19,9 @@ from jaxtyping import Bool, Int
 
 from haloweave.bench.stats import Interval, paired
 from haloweave.diffusion.grammar import Grammar
-from haloweave.diffusion.judging.generation import samples
+from haloweave.diffusion.judging.generation import pace, samples
 from haloweave.diffusion.judging.judge import Variety, variety
-from haloweave.diffusion.judging.timing import Latency, latency
+from haloweave.diffusion.judging.timing import Latency
 from haloweave.diffusion.sampling.orders import Certainty, Confidence, Random
 from haloweave.diffusion.sampling.reader import Predict
 from haloweave.diffusion.schedule import Linear
@@ -109,7 +109,7 @@ def sample(
     return Sampled(
         plan=name,
         steps=float(np.mean([m.steps for m in made])),
-        latency=latency([m.seconds for m in made], [m.calls for m in made], [grammar.length] * count),
+        latency=pace(made),
         rows=rows,
         valid=np.array([fault is None for fault in faults]),
         variety=variety(rows.tolist()),

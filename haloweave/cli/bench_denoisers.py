@@ -9,6 +9,7 @@ Here and not in `haloweave.bench` for the sake of what `halo eval` shares: optio
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,7 +17,7 @@ import typer
 
 from haloweave import denoising
 from haloweave.bench.report import Json, Report, bar
-from haloweave.cli import denoisers
+from haloweave.cli import denoisers, unmasking
 from haloweave.cli.tools import tools_of
 from haloweave.errors import InvalidInput
 
@@ -84,6 +85,7 @@ def reveal(
         loaded, held = _ready(model, data, device, blocks, seed, report, progress)
         reader, decode = load_judge(judge, progress), loaded.tokenizer.decode
         true = bench.real(held, length, samples, decode, reader)
+    grid = replace(grid, base=unmasking.plan_of(loaded, unmasking.Asked()).unmasking)
     found: list[bench.Revealed] = []
     out = Report(as_json, _title(samples, length, judge), [*reveal_report.SHORT])
     with bar("plans", len(grid.plans(length))) as tell:

@@ -40,8 +40,8 @@ def trained(
 ) -> list[Path]:
     """The folder of each; configs are trained into a folder of their name below `out`.
 
-    Raises InvalidInput for what is neither folder nor config and, unless `unmatched`, for configs that would
-    not be comparable.
+    Raises InvalidInput for what is neither folder nor config, for a config whose folder is there twice
+    and, unless `unmatched`, for configs that would not be comparable.
     """
     for path in paths:
         if not path.is_dir() and not (path.is_file() and path.suffix.lower() in CONFIGS):
@@ -49,8 +49,9 @@ def trained(
                 f"{path}: expected a folder that `halo train` wrote, or a config (.toml, .yaml)"
             )
     settings = {path: _settings(path, out) for path in paths if path.is_file()}
-    if len({s.around.output_dir for s in settings.values()}) < len(settings):
-        raise InvalidInput("configs of one name would be trained into one folder; rename one")
+    folders = [settings[path].around.output_dir if path in settings else path for path in paths]
+    if settings and len({folder.resolve() for folder in folders}) < len(folders):
+        raise InvalidInput("two of these are one folder, or would be trained into one; rename one")
     if not unmatched:
         _alike(settings)
     return [_train(settings[path], watch_of) if path in settings else path for path in paths]
@@ -73,6 +74,7 @@ def _alike(settings: dict[Path, Settings]) -> None:
         path: {
             "tokens": s.recipe.rows(1) * s.recipe.max_steps * s.around.seq_len,
             "seq_len": s.around.seq_len,
+            "vocab_size": s.around.vocab_size,
             "seed": s.recipe.seed,
             "data_dir": sorted(map(str, s.around.data_dir)),
         }

@@ -138,14 +138,19 @@ def compare(
     unmatched: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
-    """Measure and decide. Raises BadInput for fewer than two, for names given twice, and, unless `unmatched`,
-    for denoisers that cannot be compared."""
+    """Measure and decide. Raises BadInput for fewer than two, for names given twice, for another tokenizer
+    than the baseline's, and, unless `unmatched`, for whatever else makes a comparison unfair."""
     names = [c.name for c in contestants]
     if len(names) < 2 or len(set(names)) < len(names):
         raise BadInput(f"compare: expected two denoisers or more, each under its own name, got {names}")
     odd = mismatches(contestants)
     if odd and not unmatched:
         raise BadInput(f"not comparable: {'; '.join(odd)}. Train them alike, or compare them --unmatched")
+    if foreign := [c.name for c in contestants if c.facts.tokenizer != contestants[0].facts.tokenizer]:
+        raise BadInput(
+            f"{', '.join(foreign)}: expected {names[0]}'s tokenizer, got another, to which the same rows are "
+            f"other texts; evaluate each by itself: halo eval"
+        )
     measured = [evaluate(c.denoiser, held, decode, plan, judge, progress) for c in contestants]
     speeds = race([c.denoiser for c in contestants], held, plan, run or Race(), progress)
     results = {

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +69,10 @@ def test_halting_is_the_denoisers_own() -> None:
     assert denoiser.config.halt_threshold == 1e-3, "the denoiser itself stays as it was"
 
 
-def test_borrowed_embeddings_stay_borrowed() -> None:
+@pytest.mark.parametrize("borrows", [{}, {"projection_rank": 4, "reads_fully": True}])
+def test_borrowed_embeddings_stay_borrowed(borrows: dict[str, Any]) -> None:
     table = torch.randn(V, 6, generator=torch.Generator().manual_seed(0))
-    denoiser = tiny("hierarchical", table, passes=3)
+    denoiser = tiny("hierarchical", table, passes=3, **borrows)
     assert isinstance(denoiser, Hierarchical)
     noise = torch.random.get_rng_state()
     found = bounded(denoiser, held(4, 4), None, draws=1, seed=0, batch=4)

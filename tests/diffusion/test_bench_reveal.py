@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,12 @@ def test_stops_that_never_stop_anything_are_named() -> None:
     assert reveal_report.unused(found) == ["surer than 0.9"]
 
 
+def test_a_baseline_alone_is_a_report_too(tmp_path: Path) -> None:
+    true = Variety(3.0, (0.5, 0.8, 0.9)), Interval(20.0, 18.0, 22.0)
+    reveal_report.write(tmp_path, "model", [BASE], true, MARK, {"command": "halo bench reveal"})
+    assert (tmp_path / markdown.README).read_text(encoding="utf-8").count("**") == 2
+
+
 # ---- plans -----------------------------------------------------------------------------------------------
 
 
@@ -190,7 +198,9 @@ def test_real_text_is_as_long_as_what_is_made(words: Tokenizer, held: Held) -> N
 # ---- the command -----------------------------------------------------------------------------------------
 
 
-def test_the_command_reports(words: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports(
+    words: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = tiny_denoiser.corpus(tmp_path / "tiny" / "data", words)
     material = tiny_denoiser.Material(
         tiny_denoiser.denoiser(words), words, corpus, {"cache": None, "valid_share": 0.1, "split_seed": 0}
@@ -210,9 +220,17 @@ def test_the_command_reports(words: Tokenizer, tmp_path: Path, capsys: pytest.Ca
         "--judge",
         "none",
     )
-    screens = Screens(width=160)
+    screens, grids = Screens(width=160), list[Grid]()
+
+    def spied(denoiser: Any, held: Held, decode: Any, grid: Grid, **more: Any) -> Iterator[Revealed]:
+        grids.append(grid)
+        return reveal(denoiser, held, decode, grid, **more)
+
+    monkeypatch.setattr("haloweave.bench.reveal.reveal", spied)
     asked = ("bench", "reveal", tmp_path / "tiny", *few, "--json", "--report", tmp_path / "report")
     assert screens.halo(*asked) == 0, screens.err
+    assert words.joining.needed
+    assert all(plan.joining is not None for plan in grids[0].plans(8).values()), "as halo sample writes texts"
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     plans = [line for line in lines if line.get("bench") == "reveal"]
     assert [line["plan"] for line in plans] == [

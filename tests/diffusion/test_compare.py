@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from denoisers import EACH, MAX_LEN, V, texts, tiny
 
 from haloweave.diffusion.compare import Comparison, Contestant, Facts, compare, mismatches, stability
 from haloweave.diffusion.denoisers.base import Denoiser
@@ -21,7 +22,7 @@ from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.evaluate import Measures
 from haloweave.diffusion.judging.held import Held
 from haloweave.diffusion.judging.intervals import Interval
-from haloweave.diffusion.judging.race import Race
+from haloweave.diffusion.judging.race import Race, _reaching
 from haloweave.diffusion.judging.rules import Measured, Rules, ScriptGap, Stability, Verdict, decide
 from haloweave.diffusion.unmask import Unmasking
 
@@ -141,6 +142,12 @@ def test_a_script_with_few_blocks_is_told_and_not_judged() -> None:
     assert not judged.keep
 
 
+@pytest.mark.parametrize("which", ["call_memory", "step_memory"])
+def test_a_memory_that_is_no_number_fails(which: str) -> None:
+    assert decide(replace(GOOD, call_memory=1.0, step_memory=1.0)).keep
+    assert not decide(replace(GOOD, **{which: math.nan})).keep  # type: ignore[arg-type]
+
+
 def test_stability_is_finite_to_the_end_and_calm_there() -> None:
     calm = stability([9.0] * 80 + [2.0, 2.2] * 10)
     assert calm == Stability(True, pytest.approx(0.1 / 2.1))
@@ -224,6 +231,29 @@ def test_unmatched_is_compared_when_it_is_asked_for_and_says_so() -> None:
     assert slots is not None
     assert all(0 <= s <= math.log(4) + 1e-6 for s in slots)
     assert found.results["a"].slot_entropy is None
+
+
+def test_another_vocabulary_is_refused_even_unmatched() -> None:
+    larger = transformer(vocab_size=SIZES["vocab_size"] + 9)
+    for one, other in ((larger, transformer()), (transformer(), larger)):
+        pair = contestant("a", one), contestant("b", other, tokenizer="other")
+        with pytest.raises(BadInput, match="b: expected a's tokenizer"):
+            compared(*pair, unmatched=True)
+
+
+@pytest.mark.parametrize("borrows", [{}, {"projection_rank": 4}, {"projection_rank": 4, "reads_fully": True}])
+@EACH
+def test_a_copy_that_reads_longer_texts_borrows_what_the_denoiser_borrows(
+    arch: str, borrows: dict[str, Any]
+) -> None:
+    """Else a step would train a table of V x D that the denoiser does not have."""
+    model, noise = tiny(arch, torch.randn(V, 8), **borrows), torch.random.get_rng_state()
+    longer = _reaching(model, MAX_LEN + 40)
+    assert longer.parameters_trained - model.parameters_trained == 40 * model.config.d_model
+    with torch.inference_mode():
+        assert longer.hidden(texts(1, MAX_LEN + 40)).tokens.shape[1] == MAX_LEN + 40
+    assert _reaching(model, MAX_LEN) is model
+    assert torch.equal(noise, torch.random.get_rng_state())
 
 
 def test_lengths_beyond_the_denoiser_are_measured_on_a_copy_that_reads_them() -> None:

@@ -8,9 +8,11 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_denoiser
+from matplotlib.figure import Figure
 from rich.table import Table
 from terminal import Screens
 
@@ -126,6 +128,18 @@ def test_no_matplotlib_is_told_before_anything_is_measured(
     assert screens.halo("compare", *pair[:2], "--report", tmp_path / "r") == 2
     assert "matplotlib" in screens.err
     assert not (tmp_path / "r").exists()
+
+
+def test_the_ninth_denoiser_is_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(path: Path, size: tuple[float, float], drawn: Any) -> None:
+        drawn(figure)
+
+    figure = Figure()
+    monkeypatch.setattr(plots, "_draw", draw)
+    names = [f"model {n}" for n in range(11)]
+    plots.cost(tmp_path / "x.png", "title", {n: {8: 1.0, 16: 2.0} for n in names}, dict.fromkeys(names, 1.0))
+    lines = figure.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(names)
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------

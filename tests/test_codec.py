@@ -437,6 +437,21 @@ def test_frames_hold_each_part_once_and_none_of_the_probe(family: str) -> None:
         )
 
 
+def test_roles_that_are_written_out_may_begin_alike() -> None:
+    """As `### User:` and `### System:` do: what they share is part of each, and no opening."""
+    made = tokenizer("byte_level", None)
+    made.chat_template = (
+        "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+    )
+    codec = HFCodec(made)
+    frame = codec.frame
+    assert frame is not None
+    turns = (("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"))
+    assert _talk(codec, frame, *turns, prompt=True) == render(made, *turns, prompt=True)
+    assert _talk(codec, frame, *turns[1:]) == render(made, *turns[1:])
+
+
 @pytest.mark.parametrize("family", sorted(STATE_SYSTEM))
 def test_a_system_turn_that_comes_later_has_a_whole_header(family: str) -> None:
     codec = HFCodec(tokenizer("byte_level", family))

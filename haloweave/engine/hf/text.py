@@ -138,8 +138,9 @@ class HFCodec:
         before, middle = framed.split(_B)[0], framed.split(_B)[1].split(_A)[0]
         if not middle.endswith(headers["user"]):
             return opening
-        first = next(part for part in self._marks.split(headers["user"]) if part)
-        opening = self._shared(before, before_user).split(first)[0]
+        if not before.startswith(opening):  # what precedes the first user turn is more than the opening
+            first = next(part for part in self._marks.split(headers["user"]) if part)
+            opening = self._shared(before, before_user).split(first)[0]
         footers["system"] = middle.removesuffix(headers["user"])
         headers["system"] = before.removeprefix(opening)
         return opening

@@ -6,6 +6,7 @@ string chooses a class. Knows everything, decides nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from haloweave.memory.laws import Laws
 from haloweave.memory.rejoin import Rejoined
 from haloweave.memory.tokens import Source
 from haloweave.mending import Mender, Mending
-from haloweave.mind import Mind
+from haloweave.mind import MARKER_TEXT, Mind
 from haloweave.models import resolve
 from haloweave.progress import Progress, silent
 from haloweave.repair.base import Repairer, Scorer
@@ -31,10 +32,12 @@ from haloweave.settings import Settings
 from haloweave.text import Codec
 
 if TYPE_CHECKING:
+    from haloweave.engine.hf.engine import HFEngine
+    from haloweave.engine.hf.text import HFCodec
     from haloweave.repair.denoise import DenoiserRepairer
 
 POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
-    "halo": lambda s: brightness.Halo(rules=_rules(s)),
+    "halo": lambda s: brightness.Halo(_rules(s), s.prior, s.value_weighted),
     "linear": lambda s: brightness.Linear(rules=_rules(s)),
     "window": lambda s: brightness.Window(),
     "h2o": lambda s: brightness.H2O(),
@@ -44,6 +47,7 @@ POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
 }
 """Brightness policies by name."""
 
+_LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 _ABSOLUTE = ("halo",)
 """Policies whose brightness means the same at any time, so that a fixed threshold may lock tokens; the
 others only rank."""
@@ -101,13 +105,43 @@ def load_model(s: Settings, progress: Progress = silent) -> Any:
 
 def mind_of(s: Settings, loaded: Any, *, journal: Journal | None = None, vault: Vault | None = None) -> Mind:
     """A mind over a model already loaded; nothing has been fed to it yet."""
+    return assemble(s, engine_of(s, loaded), codec_of(loaded), journal, vault)
+
+
+def engine_of(s: Settings, loaded: Any) -> HFEngine:
+    """The model on an arena of the budget's rows. Raises InvalidInput for layers that it does not have."""
     from haloweave.engine.hf.engine import HFEngine
+
+    layers = observed(s.observed_layers, loaded.model.config.num_hidden_layers)
+    return HFEngine(
+        loaded.model,
+        capacity=s.budget,
+        max_positions=loaded.max_positions,
+        layers=layers,
+        pooling=s.head_pooling,
+        value_power=s.value_power,
+    )
+
+
+def observed(named: str, layers: int) -> frozenset[int] | None:
+    """The layers that `0-9,20` names, None for all. Raises InvalidInput."""
+    if not named.strip():
+        return None
+    found = [_LAYERS.fullmatch(part.strip()) for part in named.split(",")]
+    if all(found):
+        ends = [(int(m[1]), int(m[2] or m[1])) for m in found if m]
+        if all(first <= last < layers for first, last in ends):
+            return frozenset(n for first, last in ends for n in range(first, last + 1))
+    raise InvalidInput(f"observed_layers: expected numbers below {layers}, as in 0-9,20, got {named!r}")
+
+
+def codec_of(loaded: Any) -> HFCodec:
+    """The model's tokenizer and chat frame."""
     from haloweave.engine.hf.text import HFCodec
 
     config = loaded.model.generation_config.eos_token_id
     ends = config if isinstance(config, list) else [config] if config is not None else []
-    engine = HFEngine(loaded.model, capacity=s.budget, max_positions=loaded.max_positions)
-    return assemble(s, engine, HFCodec(loaded.tokenizer, ends), journal, vault)
+    return HFCodec(loaded.tokenizer, ends)
 
 
 def assemble(
@@ -116,13 +150,15 @@ def assemble(
     codec: Codec,
     journal: Journal | None = None,
     vault: Vault | None = None,
+    marker: str = MARKER_TEXT,
+    brightness: BrightnessPolicy | None = None,
 ) -> Mind:
-    """A mind over any engine and codec, with the policies that the settings name."""
+    """A mind over any engine and codec, with the policies that the settings name, but for what is given."""
     return Mind(
         engine,
         codec,
         journal if journal is not None else MemoryJournal(),
-        brightness=brightness_policy(s),
+        brightness=brightness or brightness_policy(s),
         cull=cull_policy(s),
         laws=laws(s),
         weave=Weave(
@@ -132,6 +168,7 @@ def assemble(
             kills_per_round=s.kills_per_round,
         ),
         vault=vault,
+        marker=marker,
     )
 
 
@@ -292,8 +329,15 @@ def _repairer(s: Settings, judge: Scorer, codec: Codec, name: str, gated: bool, 
     return Guarded(inner, codec)
 
 
-def mender(s: Settings, mind: Mind, progress: Progress = silent) -> Mender | None:
-    """What repairs a mind while it lives; None if the settings want none.
+def mender(
+    s: Settings,
+    mind: Mind,
+    progress: Progress = silent,
+    *,
+    instead: Callable[[Repairer], Repairer] | None = None,
+) -> Mender | None:
+    """What repairs a mind while it lives; None if the settings want none. `instead` makes another repairer
+    of the one that they name.
 
     Raises ModelUnsupported if the mind's engine cannot lend its model to a judge, a ModelError if the masked
     LM cannot be had.
@@ -308,4 +352,5 @@ def mender(s: Settings, mind: Mind, progress: Progress = silent) -> Mender | Non
 
     judge = scorer(lend, mind.codec, max_positions(lend.config))
     how = Mending(cutoff=s.repair_cutoff, pace=s.repair_pace, wait=s.repair_wait, timeout=s.repair_timeout)
-    return Mender(_repairer(s, judge, mind.codec, s.repair, True, s.repair_margin), laws(s), how)
+    named = _repairer(s, judge, mind.codec, s.repair, True, s.repair_margin)
+    return Mender(named if instead is None else instead(named), laws(s), how)

@@ -68,7 +68,9 @@ class Mind:
         laws: Laws,
         weave: Weave,
         vault: Vault | None = None,
+        marker: str = MARKER_TEXT,
     ) -> None:
+        """`marker`: what a dead unit leaves behind; empty for nothing, which only experiments want."""
         if weave.budget > engine.capabilities.max_rows:
             raise InvalidInput(f"budget {weave.budget}: the engine holds {engine.capabilities.max_rows} rows")
         spare = spare_rows(weave, laws, codec)
@@ -78,7 +80,7 @@ class Mind:
         # A unit that reaches out of the tail is protected whole, so it may take up half of what is spare.
         self._longest_unit = min(max(weave.chunk, laws.tail // 2), spare // 2)
         self._scribe = Scribe(codec, longest_unit=self._longest_unit)
-        marker_ids = tuple(codec.encode([MARKER_TEXT])[0])
+        marker_ids = tuple(codec.encode([marker])[0]) if marker else ()
         self._marker = Marker(marker_ids, brightness.birth(Source.MARKER))
 
     # ---- looking ---------------------------------------------------------------------------------
@@ -114,6 +116,10 @@ class Mind:
     @property
     def engine(self) -> Engine:
         return self._engine
+
+    def logits(self) -> np.ndarray | None:
+        """For the token to come next, [V]; None if nothing was read yet."""
+        return self._context.logits()
 
     def text(self) -> str:
         """The whole context as the model reads it."""
@@ -152,14 +158,14 @@ class Mind:
         if self._scribe.long_lines:
             yield Notice(f"too long for one unit, cut into several: {self._scribe.long_lines} line(s)")
 
-    def feed_ids(self, ids: Sequence[int] | np.ndarray, source: Source) -> Forward:
+    def feed_ids(self, ids: Sequence[int] | np.ndarray, source: Source, *, score: bool = False) -> Forward:
         """Read token ids as they are, in one pass outside any turn: for benchmarks and experiments."""
         if source not in _SPEAKERS or not 1 <= len(ids) <= self.budget:
             raise InvalidInput(f"expected 1..{self.budget} ids of a source that speaks, got {len(ids)}")
         segment = Segment(tuple(int(i) for i in ids), source)
         for _ in self.make_room(len(ids)):
             pass
-        return self._tick([segment])
+        return self._tick([segment], scored=score)
 
     def _enter(self, opening: Opening) -> Iterator[Event]:
         """Feed the control tokens of a turn in one pass: all are in, or none."""
@@ -175,7 +181,7 @@ class Mind:
     ) -> Iterator[Event]:
         count = sum(len(s.ids) for s in chunk)
         yield from self.make_room(count)
-        before = self._context.logits() if score else None
+        before = self.logits() if score else None
         forward = self._tick(chunk, scored=score, origin=origin)
         logprob = None
         if score and forward.logprobs is not None:
@@ -260,7 +266,7 @@ class Mind:
         return token_id
 
     def _sample(self, how: Sampling) -> int:
-        logits = self._context.logits()
+        logits = self.logits()
         if logits is None:
             raise InvalidInput("there is nothing to go on from")
         forbidden = [i for i in self._codec.control_ids - self._codec.end_ids if i < len(logits)]

@@ -50,6 +50,16 @@ class Settings(BaseSettings):
     policy: PolicyName = "halo"
     half_life: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Overrides every source's half-life, in tokens; 0 keeps each source's own."""
+    value_weighted: bool = True
+    """Whether attention counts by the norm of what it brings."""
+    value_power: float = Field(2.0, ge=0, le=8, allow_inf_nan=False)
+    """To which power it counts."""
+    prior: float = Field(16.0, ge=0, allow_inf_nan=False)
+    """Queries that the brightness at birth weighs as much as."""
+    head_pooling: Literal["mean", "max"] = "mean"
+    """Whether what a token is to the model is what all heads pay it on average, or the most that one pays."""
+    observed_layers: str = ""
+    """Layers whose attention counts, as in 0-9,20; empty for all."""
     smooth: int = Field(1, ge=1)
     rejoin: int = Field(0, ge=0)
     """Lone survivors of at most so many tokens die too, and as many tokens of the smallest gaps stay; 0: off.

@@ -15,7 +15,7 @@ through SDPA.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -38,11 +38,21 @@ _numbers = itertools.count()
 
 
 class AttentionTap:
-    """One model's attention function. `layers` are observed (None: all)."""
+    """One model's attention function. `layers` are observed (None: all). `pooling` of value mass over layers
+    and key heads: what they pay a row on average, or the most that one pays. There a row counts by the norm
+    of its value, relative to others', to the `value_power`."""
 
-    def __init__(self, arena: Arena, layers: frozenset[int] | None = None) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        layers: frozenset[int] | None = None,
+        pooling: Literal["mean", "max"] = "mean",
+        value_power: float = 2.0,
+    ) -> None:
         self.arena = arena
         self.layers = layers
+        self.pooling = pooling
+        self.value_power = value_power
         self.name = f"haloweave_{next(_numbers)}"
         self._seen: dict[int, tuple[Float[Tensor, "H 2 S"], Float[Tensor, "H S"]]] = {}
         """By layer: attention received, plain and as shares, and that of the last query alone."""
@@ -173,20 +183,20 @@ class AttentionTap:
     def _pooled(self) -> Float[Tensor, "3 S"]:
         """Mass, value mass and last over all observed layers at once, so that decoding pays for a handful of
         small operations and not for a handful in each layer."""
-        sums, count = [], 0
+        parts = []
         if self._singles and self._single is not None:
             weights = self._single[: len(self._singles)]
-            sums.append(_pooled_singles(weights, self._norms(self._singles, weights.shape[-1])))
-            count += weights.shape[0] * weights.shape[1]
+            norms = self._norms(self._singles, weights.shape[-1])
+            parts.append(_singles_by_head(weights, norms, self.value_power))
         if self._seen:
             paid = torch.cat([paid for paid, _ in self._seen.values()])
             latest = torch.cat([latest for _, latest in self._seen.values()])
             norms = torch.cat([self.arena.layers[n].norms[:, : paid.shape[2]] for n in self._seen])
-            strength = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
-            valued = (paid[:, 1] * strength.square_()).sum(0)
-            sums.append(torch.stack([paid[:, 0].sum(0), valued, latest.sum(0)]))
-            count += len(paid)
-        return torch.stack(sums).sum(0) / (count * self._groups)
+            parts.append((paid[:, 0], paid[:, 1] * _strength(norms, self.value_power), latest))
+        plain, valued, latest = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        heads = len(plain) * self._groups
+        most = valued.amax(0) / self._groups if self.pooling == "max" else valued.sum(0) / heads
+        return torch.stack([plain.sum(0) / heads, most, latest.sum(0) / heads])
 
     def _norms(self, layers: list[int], rows: int) -> Float[Tensor, "L H S"]:
         """Norms of the value rows of layers with as many heads."""
@@ -200,18 +210,24 @@ class AttentionTap:
         self._seen, self._single, self._singles = {}, None, []
 
 
-def _pooled_singles(weights: Float[Tensor, "L H G S"], norms: Float[Tensor, "L H S"]) -> Float[Tensor, "3 S"]:
-    """Sums over layers and heads of what one query paid: plain, as shares of what was not paid to the sinks
-    times squared relative value norms, and plain again (it is the last query too)."""
+def _singles_by_head(
+    weights: Float[Tensor, "L H G S"], norms: Float[Tensor, "L H S"], value_power: float
+) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N S"], Float[Tensor, "N S"]]:
+    """For each key head of each layer what one query paid: plain, as shares of what was not paid to the sinks
+    times relative value norms to a power, and plain again (it is the last query too)."""
     layers, heads, groups, rows = weights.shape
     per_query = weights.new_ones((layers, heads, 2, groups))
     per_query[:, :, 1] /= weights[..., SINKS:].sum(-1).clamp_min_(1e-6)
-    per_query[:, :, 1] /= norms.mean(dim=-1, keepdim=True).clamp_min_(1e-12).square_()
     flat = weights.view(layers * heads, groups, rows)
-    paid = torch.bmm(per_query.view(layers * heads, 2, groups), flat).view(layers, heads, 2, rows)
-    plain = paid[:, :, 0].sum((0, 1))
-    valued = paid[:, :, 1].mul_(norms).mul_(norms).sum((0, 1))
-    return torch.stack([plain, valued, plain])
+    paid = torch.bmm(per_query.view(layers * heads, 2, groups), flat)
+    plain = paid[:, 0]
+    return plain, paid[:, 1].mul_(_strength(norms.reshape(layers * heads, rows), value_power)), plain
+
+
+def _strength(norms: Float[Tensor, "N S"], power: float) -> Float[Tensor, "N S"]:
+    """How much each row of a head brings, relative to the others, to a power."""
+    relative = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
+    return relative.square_() if power == 2 else relative.pow_(power)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

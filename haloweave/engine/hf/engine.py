@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class HFEngine:
         capacity: int,
         max_positions: int | None = None,
         layers: frozenset[int] | None = None,
+        pooling: Literal["mean", "max"] = "mean",
+        value_power: float = 2.0,
         chunk: int = 256,
     ) -> None:
         limit = max_positions or model.config.max_position_embeddings
@@ -60,7 +63,7 @@ class HFEngine:
             )
         self._model = model
         self._arena = Arena(model.config.num_hidden_layers, capacity)
-        self._tap = AttentionTap(self._arena, layers)
+        self._tap = AttentionTap(self._arena, layers, pooling, value_power)
         found = probe(model, self._arena, self._tap)
         self._rotation: Rotation | None = found.rotation
         self._chunk = chunk

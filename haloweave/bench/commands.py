@@ -14,8 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from haloweave.bench import denoisers_commands, durable_commands, edits_commands, warm_commands
+from haloweave.bench.compact import commands as compact
 from haloweave.bench.crash.command import crash
+from haloweave.bench.memory import commands as memory
+from haloweave.bench.memory import report_command
+from haloweave.bench.peers import commands as peers
 from haloweave.bench.report import Json, Model, Report, Rows, Threads, bar, load, median
+from haloweave.bench.scale import commands as scale
 from haloweave.settings import Settings, settings
 
 _POLICIES = "halo,window,h2o,tova,snapkv,random"
@@ -29,6 +34,8 @@ def register(app: typer.Typer) -> None:
     denoisers_commands.register(app)
     warm_commands.register(app)
     edits_commands.register(app)
+    for part in (memory, report_command, compact, scale, peers):
+        part.register(app)
     app.command()(crash)
 
 

@@ -56,14 +56,14 @@ def cost(
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for look, (name, at) in zip(_looks(), seconds.items(), strict=False):
+        for look, (name, at) in zip(looks(), seconds.items(), strict=False):
             axes.plot(list(at), list(at.values()), label=f"{name}: $T^{{{slopes[name]:.2f}}}$", **look)
         lengths = sorted({n for at in seconds.values() for n in at})
         _logarithmic(axes, lengths)
         axes.set(title=title, xlabel="T, tokens of a row", ylabel="seconds")
         axes.legend()
 
-    _draw(path, (6.4, 4.4), draw)
+    drawn(path, (6.4, 4.4), draw)
 
 
 def learning(path: Path, runs: Mapping[str, tuple[Curve, Curve]]) -> None:
@@ -71,7 +71,7 @@ def learning(path: Path, runs: Mapping[str, tuple[Curve, Curve]]) -> None:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        for look, (name, (by_tokens, by_seconds)) in zip(_looks(), runs.items(), strict=False):
+        for look, (name, (by_tokens, by_seconds)) in zip(looks(), runs.items(), strict=False):
             left.plot([x / 1e6 for x in by_tokens[0]], by_tokens[1], label=name, **look)
             right.plot([x / 60 for x in by_seconds[0]], by_seconds[1], label=name, **look)
         left.set(xlabel="million tokens read", ylabel="held-out NELBO, nats per token")
@@ -80,7 +80,7 @@ def learning(path: Path, runs: Mapping[str, tuple[Curve, Curve]]) -> None:
         for axes in (left, right):
             axes.grid(alpha=0.3)
 
-    _draw(path, (9.0, 4.2), draw)
+    drawn(path, (9.0, 4.2), draw)
 
 
 def trust(path: Path, bins: Mapping[str, tuple[Sequence[float], Sequence[float], float]]) -> None:
@@ -89,7 +89,7 @@ def trust(path: Path, bins: Mapping[str, tuple[Sequence[float], Sequence[float],
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as sure as right")
-        for look, (name, (sure, right, error)) in zip(_looks(), bins.items(), strict=False):
+        for look, (name, (sure, right, error)) in zip(looks(), bins.items(), strict=False):
             axes.plot(sure, right, label=f"{name}: ECE {error:.3f}", **look)
         most = max([0.1, *(x for sure, right, _ in bins.values() for x in (*sure, *right))])
         end = min(1.0, math.ceil(10 * most) / 10)  # a weak denoiser is never sure, and would fill a corner
@@ -98,7 +98,7 @@ def trust(path: Path, bins: Mapping[str, tuple[Sequence[float], Sequence[float],
         axes.legend(fontsize="small", loc="upper left")
         axes.grid(alpha=0.3)
 
-    _draw(path, (5.2, 5.0), draw)
+    drawn(path, (5.2, 5.0), draw)
 
 
 def trade(
@@ -115,7 +115,7 @@ def trade(
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for i, (look, (name, points)) in enumerate(zip(_looks(), groups.items(), strict=False)):
+        for i, (look, (name, points)) in enumerate(zip(looks(), groups.items(), strict=False)):
             doubt = [[p.cost - p.low for p in points], [p.high - p.cost for p in points]]
             aside = 1 + _ASIDE * i if logarithmic else 1.0  # what falls on one place can be seen all the same
             gains, costs = [p.gain * aside for p in points], [p.cost for p in points]
@@ -132,10 +132,10 @@ def trade(
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
 
-    _draw(path, (7.0, 4.6), draw)
+    drawn(path, (7.0, 4.6), draw)
 
 
-def _looks() -> Iterator[dict[str, Any]]:
+def looks() -> Iterator[dict[str, Any]]:
     """One after another without end; from the ninth on a colour comes with another marker."""
     for n in count():
         colour, marker = _COLOURS[n % len(_COLOURS)], _MARKERS[(n + n // len(_COLOURS)) % len(_MARKERS)]
@@ -154,7 +154,7 @@ def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def _draw(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> None:
+def drawn(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> None:
     """Raises CannotWrite."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

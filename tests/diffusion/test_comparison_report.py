@@ -135,7 +135,7 @@ def test_the_ninth_denoiser_is_drawn_too(tmp_path: Path, monkeypatch: pytest.Mon
         drawn(figure)
 
     figure = Figure()
-    monkeypatch.setattr(plots, "_draw", draw)
+    monkeypatch.setattr(plots, "drawn", draw)
     names = [f"model {n}" for n in range(11)]
     plots.cost(tmp_path / "x.png", "title", {n: {8: 1.0, 16: 2.0} for n in names}, dict.fromkeys(names, 1.0))
     lines = figure.axes[0].get_lines()

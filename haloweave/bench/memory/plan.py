@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: Halo Weave contributors
+# SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
+"""What a run consists of: for each task its arms, budgets, lengths and number of cases. A quick plan fits
+into half an hour of two cores, a full one takes some hours.
+
+Budgets are 1/4 and 1/8 of the context that is read, where that fits the model whole. Knows tasks and arms by
+name. Must not know how they are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from haloweave.bench.memory.shelf import Shelf
+from haloweave.bench.provenance import provenance
+from haloweave.settings import Settings
+
+CONTEXT = 2048
+"""Tokens of a case whose full context is a baseline."""
+ROWS = (CONTEXT // 4, CONTEXT // 8)
+EVICTORS = ("window", "h2o", "tova", "snapkv", "random")
+ABLATION = ("cull", "halo+repair", "halo+random", "halo+recall", "halo+both")
+REREAD = ("truncate", "redact", "summary")
+FITS = ("books", "needles", "lines", "logs", "talks")
+"""Tasks whose cases full context can hold."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of a run."""
+
+    task: str
+    arms: Sequence[str]
+    rows: Sequence[int] = ROWS
+    tokens: int = CONTEXT
+    count: int = 2
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What this task's generator alone takes."""
+    said: int = 48
+    """Tokens said, where speed is measured."""
+
+    def but(self, **changes: Any) -> Part:
+        return replace(self, **changes)
+
+
+_TEXT = ("full", "truncate", *EVICTORS, "halo")
+_ASKED = ("full", "none", *EVICTORS, "halo", "halo+recall")
+_FAR = ("none", "window", "h2o", "snapkv", "halo", "halo+recall")
+_COSTS = ("full", "truncate", "window", "h2o", "halo", "halo+repair")
+_MENDED = ("cull", "halo+repair", "halo+random")
+_EIGHTH = (CONTEXT // 8,)
+_FACTS: Mapping[str, Any] = {"said": 12}
+_BACK: Mapping[str, Any] = {"back": (20, 50)}
+_RARE: Mapping[str, Any] = {"rare": 10}
+"""Log lines are long: with one in a hundred a case of this length would have one that matters."""
+_SAID: Mapping[str, Any] = {"said": 8, "later": (1 / 8, 1 / 2)}
+
+QUICK = (
+    Part("books", _TEXT, (256, 128), tokens=1024, count=6),
+    Part("needles", (*_ASKED, "truncate"), _EIGHTH, more=_FACTS),
+    Part("passkey", _FAR, (192,), tokens=50 * 192, count=1, more={"rows": 192}),
+    Part("lines", _ASKED, _EIGHTH, count=1, more=_BACK),
+    Part("logs", (*_ASKED, *_MENDED), _EIGHTH, count=1, more=_RARE),
+    Part("talks", (*_ASKED, *_MENDED, *REREAD), _EIGHTH, count=1, more=_SAID),
+    Part("speed", _COSTS, (CONTEXT // 4,), tokens=CONTEXT, count=1),
+)
+FULL = (
+    Part("books", (*_TEXT, "redact", "halo+repair", "halo+random"), count=12),
+    Part("needles", (*_ASKED, *ABLATION, *REREAD), count=6, more=_FACTS),
+    Part("passkey", (*_FAR, "tova", "random"), _EIGHTH, tokens=50 * 256, count=4, more={"rows": 256}),
+    Part("lines", (*_ASKED, *REREAD), count=6, more=_BACK),
+    Part("logs", (*_ASKED, *ABLATION, *REREAD), count=6, more=_RARE),
+    Part("talks", (*_ASKED, *ABLATION, *REREAD), count=6, more=_SAID),
+    Part("stream", ("window", "halo"), (CONTEXT // 4,), tokens=51_200, count=1),
+    Part("speed", _COSTS, (CONTEXT // 4,), tokens=7_680, count=1, said=128),
+)
+
+
+def facts(s: Settings, parts: Sequence[Part], shelf: Shelf, seed: int) -> dict[str, Any]:
+    """What has to be known to repeat a run."""
+    parted = [(rows, part.tokens // rows) for part in parts for rows in part.rows if part.task in FITS]
+    budgets = {str(rows): f"1/{share}" for rows, share in parted if share in (4, 8)}
+    plan = {
+        part.task: {"arms": list(part.arms), "tokens": part.tokens, "cases": part.count} for part in parts
+    }
+    texts = sorted({path.stem for part in parts for path in shelf.of(part.task)})
+    return provenance({"cases": seed}, model=s.model, budgets=budgets, plan=plan, texts=texts)

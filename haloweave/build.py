@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from haloweave.repair.denoise import DenoiserRepairer
 
 POLICIES: dict[str, Callable[[Settings], BrightnessPolicy]] = {
-    "halo": lambda s: brightness.Halo(_rules(s), s.prior, s.value_weighted),
+    "halo": lambda s: brightness.Halo(_rules(s), s.prior, s.value_weighted, s.surprise),
     "linear": lambda s: brightness.Linear(rules=_rules(s)),
     "window": lambda s: brightness.Window(),
     "h2o": lambda s: brightness.H2O(),

@@ -10,25 +10,28 @@ one brought back from its journal go through the same few lines, and come out th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int32
 
 from haloweave.engine.base import Engine, Forward
+from haloweave.engine.sampling import log_softmax
 from haloweave.errors import EngineFault, JournalCorrupt
 from haloweave.history import History, Step
 from haloweave.journal.base import Born, Checkpoint, Committed, Rebuilt, Record, Reread, State, Totals, Turn
-from haloweave.memory.brightness import BrightnessPolicy
+from haloweave.memory.brightness import TYPICAL, BrightnessPolicy, curious
 from haloweave.memory.edit import Edit, Surgery
 from haloweave.memory.mirror import Mirror
 from haloweave.memory.rows import SavedRows
-from haloweave.memory.tokens import View
+from haloweave.memory.tokens import AttentionSample, View
 
 
 class Context:
     """Rows, tokens and logits of one mind."""
 
     def __init__(self, engine: Engine, brightness: BrightnessPolicy) -> None:
-        self._engine, self._brightness = engine, brightness
+        self._engine, self._brightness, self._curious = engine, brightness, curious(brightness)
         self._mirror = Mirror()
         self.history = History()
         self.totals = Totals()
@@ -62,10 +65,11 @@ class Context:
         """One forward pass over new tokens. Raises EngineError; then no token is in, but KV may be torn."""
         before, kv = self.view, self._engine.kv
         try:
-            forward = self._engine.feed(born.tokens.token_id, score=born.scored)
+            forward = self._engine.feed(born.tokens.token_id, score=born.scored or self._curious)
             self._mirror.append(born.tokens)
             if forward.attention is not None:
-                self._mirror.shine(self._brightness.update(self.view, forward.attention))
+                sample = self._surprised(forward.attention, forward, born.tokens.token_id)
+                self._mirror.shine(self._brightness.update(self.view, sample))
         except BaseException:
             self._mirror = Mirror(before)
             self.torn = kv.rows != len(before.tokens)
@@ -74,6 +78,16 @@ class Context:
         self._logits, self._stale = forward.logits, False
         self.totals = self.totals.after_birth(born)
         return forward
+
+    def _surprised(
+        self, sample: AttentionSample, forward: Forward, ids: Int32[np.ndarray, " Q"]
+    ) -> AttentionSample:
+        """With the surprisal of the tokens just fed, if the policy asks for it; a first token surprises as a
+        typical one does."""
+        if not self._curious or forward.logprobs is None:
+            return sample
+        first = TYPICAL if self._logits is None else -float(log_softmax(self._logits)[ids[0]])
+        return replace(sample, nats=np.append(np.float32(first), -forward.logprobs).astype(np.float32))
 
     def carry_out(self, done: Committed, rows: SavedRows | None = None) -> None:
         """One edit; `rows` are those of a RESTORE. Raises EngineError; then KV is torn, the mirror is not."""

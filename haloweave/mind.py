@@ -23,7 +23,7 @@ import numpy as np
 
 from haloweave.budget import Weave, spare_rows
 from haloweave.engine.base import Engine, Forward
-from haloweave.engine.sampling import Sampling, sample
+from haloweave.engine.sampling import Sampling, log_softmax, sample
 from haloweave.errors import Interrupted, InvalidInput, NoRoom, SurgeryUnsupported
 from haloweave.events import Edited, Event, Fed, Notice, Spoke, TurnEnded
 from haloweave.history import Step
@@ -187,9 +187,7 @@ class Mind:
         if score and forward.logprobs is not None:
             logprob = float(forward.logprobs.sum())
             if before is not None:
-                first = float(before[chunk[0].ids[0]])
-                top = float(before.max())
-                logprob += first - top - float(np.log(np.exp(before.astype(np.float64) - top).sum()))
+                logprob += float(log_softmax(before)[chunk[0].ids[0]])
         yield Fed(source, count, self.rows, logprob)
 
     def _tick(

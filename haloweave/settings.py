@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     """To which power it counts."""
     prior: float = Field(16.0, ge=0, allow_inf_nan=False)
     """Queries that the brightness at birth weighs as much as."""
+    surprise: float = Field(0.0, ge=0, le=4, allow_inf_nan=False)
+    """How far a token is born the brighter the more it surprised the model (a power of its surprisal); 0: not
+    at all."""
     head_pooling: Literal["mean", "max"] = "mean"
     """Whether what a token is to the model is what all heads pay it on average, or the most that one pays."""
     observed_layers: str = ""

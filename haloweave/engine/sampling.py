@@ -112,3 +112,9 @@ def _nucleus(scores: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]
         ids, p = ids[:size], p[:size]
     likely = p >= how.min_p * p[0]
     return ids[likely], p[likely]
+
+
+def log_softmax(logits: Float32[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+    """Log-probabilities (nats) of logits, in double precision."""
+    wide = logits.astype(np.float64) - float(logits.max())
+    return np.asarray(wide - np.log(np.exp(wide).sum()))

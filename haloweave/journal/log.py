@@ -31,6 +31,7 @@ from haloweave.journal import scrub, transcript
 from haloweave.journal.base import Aborted, Born, Checkpoint, Record
 from haloweave.journal.connection import connect, explained, leave
 from haloweave.journal.records import Kind, Row, pack, thinned, unpack
+from haloweave.journal.schema import LANDMARK
 from haloweave.journal.transcript import Line
 
 _BATCH = 256
@@ -140,7 +141,7 @@ class Log:
     def thin(self) -> None:
         """Give up old checkpoints: the newest 8 stay, and older ones at least 8,192 ticks apart."""
         found = self._query(
-            "SELECT seq, tick FROM records WHERE kind = ? ORDER BY seq", (int(Kind.CHECKPOINT),)
+            f"SELECT seq, tick FROM records WHERE {LANDMARK} ORDER BY seq", (int(Kind.CHECKPOINT),)
         )
         spare: list[int] = []
         kept: int | None = None
@@ -244,7 +245,7 @@ class Log:
     def checkpoint(self, *, at: int | None = None) -> tuple[int, Checkpoint] | None:
         """The newest checkpoint with seq <= at, and its number."""
         found = self._query(
-            f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
+            f"SELECT {_COLUMNS} FROM records WHERE {LANDMARK} AND seq <= ? ORDER BY seq DESC LIMIT 1",
             (int(Kind.CHECKPOINT), self.last if at is None else at),
         )
         if not found:
@@ -392,7 +393,7 @@ class Log:
 
     def _find_aborted(self) -> set[int]:
         before = "SELECT seq FROM records WHERE seq < ? AND +kind IN (?, ?) ORDER BY seq DESC LIMIT 1"
-        aborts = self._query("SELECT seq FROM records WHERE kind = ?", (int(Kind.ABORTED),))
+        aborts = self._query(f"SELECT seq FROM records WHERE {LANDMARK}", (int(Kind.ABORTED),))
         return {seq for (abort,) in aborts for (seq,) in self._query(before, (abort, *_BIRTHS))}
 
 

@@ -43,6 +43,9 @@ CREATE TABLE pending (
 ) STRICT;
 """
 
+LANDMARK = "kind <> 1 AND kind = ?"
+"""Records of one kind that is no birth; a query has to repeat the condition of a partial index to use it."""
+
 _ARCHIVE = """
 -- Stretches of tokens that were born one after another (passages.py); kept from the record that closes them.
 CREATE TABLE passages (

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -24,6 +24,11 @@ from jaxtyping import Float32, Float64, Int64
 from haloweave.errors import InvalidInput
 from haloweave.memory.tokens import FULL, SINKS, AttentionSample, Source, View
 
+TYPICAL = 3.0
+"""Nats that a token of English tells a small model, roughly: one that tells as many is born as bright as its
+source."""
+_SURPRISE = (0.05, 5.0)
+"""Fewest and most times as much as is typical that surprise counts: no misprint is worth a hundred words."""
 _ALMOST_FULL = float(np.nextafter(np.float32(FULL), np.float32(0)))
 
 
@@ -37,6 +42,21 @@ class BrightnessPolicy(Protocol):
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
         """Brightness of every slot after `sample`; `view` already holds the tokens that were fed."""
         ...
+
+
+@runtime_checkable
+class Curious(BrightnessPolicy, Protocol):
+    """A policy that may want to know how surprising each token was when it was read."""
+
+    @property
+    def surprise(self) -> float:
+        """0: it does not."""
+        ...
+
+
+def curious(policy: BrightnessPolicy) -> bool:
+    """Whether samples for this policy need `nats`."""
+    return isinstance(policy, Curious) and policy.surprise > 0
 
 
 def to_brightness(score: np.ndarray) -> Float32[np.ndarray, " S"]:
@@ -119,9 +139,13 @@ class Halo:
     prior: float = 16.0
     """Weight of the birth brightness, in queries."""
     value_weighted: bool = True
+    surprise: float = 0.0
+    """How far the brightness at birth follows from what a token tells: times (nats / TYPICAL) to this power.
+    0: not at all, and nobody has to reckon it."""
 
     def __post_init__(self) -> None:
         _expect("prior", self.prior, self.prior >= 0)
+        _expect("surprise", self.surprise, 0 <= self.surprise <= 4)
 
     def birth(self, source: Source) -> float:
         return self.rules.get(source, SourceRule()).birth
@@ -145,8 +169,16 @@ class Halo:
         before = self._weight(age - q, log_decay, per_query)
         after = self._weight(age, log_decay, per_query)
         fresh = per_query * -np.expm1(q * log_decay)
-        score = (np.exp(q * log_decay) * before * to_score(tokens.brightness) + fresh * evidence) / after
-        return to_brightness(score)
+        score = np.exp(q * log_decay) * before * self._told(view, sample) + fresh * evidence
+        return to_brightness(score / after)
+
+    def _told(self, view: View, sample: AttentionSample) -> Float64[np.ndarray, " S"]:
+        """Scores so far; of the tokens just read, by their source and by how surprising they were."""
+        score = to_score(view.tokens.brightness)
+        if self.surprise and sample.nats is not None:
+            share = np.clip(sample.nats.astype(np.float64) / TYPICAL, *_SURPRISE)
+            score[len(score) - len(share) :] *= share**self.surprise
+        return score
 
     def _weight(self, n: np.ndarray, log_decay: np.ndarray, per_query: np.ndarray) -> np.ndarray:
         """Total weight of the prior and n queries: prior * d^n + (1 - d^n) / (1 - d)."""

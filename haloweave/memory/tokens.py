@@ -181,12 +181,16 @@ class AttentionSample:
     last: Float32[np.ndarray, " S"]
     """Attention weights of the last query alone."""
     queries: int
+    nats: Float32[np.ndarray, " Q"] | None = None
+    """Surprisal of the tokens that were fed, for policies that ask for it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.queries <= len(self.mass):
             raise InvalidInput(f"queries: expected 1..{len(self.mass)}, got {self.queries}")
         if not len(self.mass) == len(self.value_mass) == len(self.last):
             raise InvalidInput("attention: mass, value_mass and last differ in length")
+        if self.nats is not None and len(self.nats) != self.queries:
+            raise InvalidInput(f"nats: expected one of each of {self.queries} queries, got {len(self.nats)}")
 
     def of(self, view: View) -> AttentionSample:
         """Itself. Raises InvalidInput if it was taken from another context than `view`."""

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from haloweave import build
 from haloweave.bench.compact import commands
-from haloweave.bench.compact.drift import kl, log_p
+from haloweave.bench.compact.drift import kl
 from haloweave.bench.compact.generation import speech, spoken
 from haloweave.bench.compact.judge import Judge
 from haloweave.bench.compact.records import by_host, records
@@ -38,7 +38,7 @@ from haloweave.bench.compact.told import Told, by_judge
 from haloweave.bench.memory.record import Record, read
 from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.hf.model import load
-from haloweave.engine.sampling import Sampling
+from haloweave.engine.sampling import Sampling, log_softmax
 from haloweave.errors import InvalidInput, ModelUnsupported
 from haloweave.events import Edited
 from haloweave.memory.edit import Surgery
@@ -247,11 +247,11 @@ def test_kl_is_a_divergence(data: st.DataObject) -> None:
     b = np.array(
         data.draw(st.lists(st.floats(-30, 30, width=32), min_size=len(a), max_size=len(a))), np.float32
     )
-    p, q = log_p(a), log_p(b)
+    p, q = log_softmax(a), log_softmax(b)
     assert np.exp(p).sum() == pytest.approx(1)
     assert kl(p, q) >= 0
     assert kl(p, p) == 0
-    assert kl(p, log_p(a + np.float32(4))) == pytest.approx(0, abs=1e-5)
+    assert kl(p, log_softmax(a + np.float32(4))) == pytest.approx(0, abs=1e-5)
     by_torch = torch.nn.functional.kl_div(torch.tensor(q), torch.tensor(p), reduction="sum", log_target=True)
     assert kl(p, q) == pytest.approx(float(by_torch), rel=1e-6, abs=1e-9)
 

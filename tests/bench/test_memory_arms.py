@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_host import host
 from typer import Typer
 from typer.testing import CliRunner
@@ -24,10 +22,10 @@ from haloweave.bench.memory import commands, plan, speed
 from haloweave.bench.memory.arms import ARMS, Studio, arm
 from haloweave.bench.memory.cases import Case, Piece, Question
 from haloweave.bench.memory.plan import Part
-from haloweave.bench.memory.reader import MindReader, log_softmax
+from haloweave.bench.memory.reader import MindReader
 from haloweave.bench.memory.record import Record, read
 from haloweave.bench.memory.rereading import Rereads, Surprise
-from haloweave.bench.memory.run import Session, divergence, readings
+from haloweave.bench.memory.run import Session, readings
 from haloweave.bench.memory.shelf import Shelf, for_tuning, shelf
 from haloweave.bench.memory.words import RandomWords
 from haloweave.engine.hf.model import load
@@ -230,16 +228,6 @@ def test_engines_are_lent_empty_and_come_back(raw: Studio) -> None:
         assert again is first
         assert other is not first
         assert again.kv.rows == 0
-
-
-@given(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=9), st.randoms(use_true_random=False))
-def test_divergence_by_hand(logits: list[float], lot: Any) -> None:
-    p = log_softmax(np.array(logits, np.float32))
-    q = log_softmax(np.array(lot.sample(logits, len(logits)), np.float32))
-    expected = sum(float(np.exp(a)) * (float(a) - float(b)) for a, b in zip(p, q, strict=True))
-    assert divergence(p, q) == pytest.approx(max(expected, 0.0), abs=1e-5)
-    assert divergence(p, p) == 0.0
-    assert np.exp(p.astype(np.float64)).sum() == pytest.approx(1.0)
 
 
 # ---- names, plans, shelves ---------------------------------------------------------------------------

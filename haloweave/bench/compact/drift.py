@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float64
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,6 @@ class Drift:
     """KL(full || arm), nats."""
     top1: Bool[np.ndarray, " N"]
     """Whether both think the same token likeliest."""
-
-
-def log_p(logits: Float32[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
-    """Log-probabilities (nats), at temperature 1."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max()
-    return np.asarray(wide - np.log(np.exp(wide).sum()))
 
 
 def kl(full: Float64[np.ndarray, " V"], arm: Float64[np.ndarray, " V"]) -> float:

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from haloweave import build
-from haloweave.bench.compact.drift import Drift, kl, log_p
+from haloweave.bench.compact.drift import Drift, kl
 from haloweave.bench.compact.generation import Step, speech, spoken
 from haloweave.bench.compact.judge import opening
 from haloweave.bench.compact.side import Side
-from haloweave.engine.sampling import Sampling
+from haloweave.engine.sampling import Sampling, log_softmax
 from haloweave.errors import InvalidInput
 from haloweave.mind import Mind
 from haloweave.settings import Settings
@@ -187,11 +187,11 @@ class _Trace:
         full: Float32[np.ndarray, " V"],
         arms: Sequence[Float32[np.ndarray, " V"]],
     ) -> None:
-        expected = log_p(full)
+        expected = log_softmax(full)
         self._ids.append(token_id)
         self._nats.append(-float(expected[token_id]))
         for n, logits in enumerate(arms):
-            self._kl[n].append(kl(expected, log_p(logits)))
+            self._kl[n].append(kl(expected, log_softmax(logits)))
             self._top1[n].append(bool(full.argmax() == logits.argmax()))
 
     def said(self, codec: Codec) -> Said:

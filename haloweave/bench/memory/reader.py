@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from haloweave.bench.memory.cases import Piece, Question
+from haloweave.engine.sampling import log_softmax
 from haloweave.errors import InvalidInput
 from haloweave.events import Event, Fed, Recalled
 from haloweave.memory.tokens import Source
@@ -95,7 +96,7 @@ class MindReader:
             nats = 0.0 if forward.logprobs is None else -float(forward.logprobs.sum())
             count = len(part) if foreseen is not None else len(part) - 1
             nats -= 0.0 if foreseen is None else float(foreseen[part[0]])
-            foreseen = log_softmax(forward.logits)
+            foreseen = log_softmax(forward.logits).astype(np.float32)
             self._mend()
             yield Chunk(nats, count, foreseen)
 
@@ -165,9 +166,3 @@ def _answered(mind: Mind, answer: str) -> tuple[float, bool]:
         exact = exact and int(logits.argmax()) == token
         mind.feed_ids([token], Source.MODEL)
     return nats, exact
-
-
-def log_softmax(logits: Float32[np.ndarray, " V"]) -> Float32[np.ndarray, " V"]:
-    top = float(logits.max())
-    wide: Float64[np.ndarray, " V"] = logits.astype(np.float64) - top
-    return np.asarray(wide - np.log(np.exp(wide).sum()), np.float32)

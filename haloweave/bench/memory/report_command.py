@@ -126,6 +126,7 @@ def _run(steps: Sequence[Step]) -> tuple[list[Path], list[str]]:
     files, notes = [], []
     for step in steps:
         _err.print(f"halo bench {' '.join(step.words)}", style="dim")
+        step.file.unlink(missing_ok=True)  # or an old one would be told as new
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "haloweave", "bench", *step.words], stdout=subprocess.DEVNULL
@@ -133,7 +134,7 @@ def _run(steps: Sequence[Step]) -> tuple[list[Path], list[str]]:
         minutes = (time.monotonic() - began) / 60
         if done.returncode:
             how = f"ended with exit code {done.returncode} after {minutes:.1f} minutes"
-            notes.append(f"`halo bench {step.name}` {how}.")
+            notes.append(f"halo bench {step.name} {how}.")
             _err.print(notes[-1])
         if step.file.exists() and step.file.stat().st_size:
             files.append(step.file)

@@ -21,9 +21,9 @@ from jaxtyping import Float32
 
 from haloweave.bench.memory.cases import Piece
 from haloweave.engine.base import Capabilities, Engine, Forward, KVStore
-from haloweave.engine.sampling import Sampling
+from haloweave.engine.sampling import Sampling, log_softmax
 from haloweave.events import Spoke
-from haloweave.memory.brightness import to_brightness
+from haloweave.memory.brightness import TYPICAL, to_brightness
 from haloweave.memory.edit import Edit, Surgery
 from haloweave.memory.plan import delete, substitute
 from haloweave.memory.rows import Image, SavedRows
@@ -34,8 +34,6 @@ _ASKED = "Summarise in a few short sentences what was said, with all names and n
 _SHORT, _FRAME = 64, 32
 """Tokens of a summary, and of the frames that a piece may bring along."""
 _GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.2)
-_TYPICAL = 3.0
-"""Nats that make a token half bright: about what English costs a small model."""
 
 
 @dataclass(eq=False)
@@ -65,7 +63,7 @@ class Rereads:
     def feed(self, ids: Sequence[int] | np.ndarray, *, score: bool = False) -> Forward:
         forward: Forward = self.inner.feed(ids, score=score or self.scored)
         if self.scored and forward.logprobs is not None:
-            first = _TYPICAL if self._foreseen is None else _surprisal(self._foreseen, int(ids[0]))
+            first = TYPICAL if self._foreseen is None else -float(log_softmax(self._foreseen)[ids[0]])
             self.nats = np.concatenate([[first], -forward.logprobs]).astype(np.float32)
             self._foreseen = forward.logits
         return forward
@@ -73,11 +71,6 @@ class Rereads:
     def reread(self) -> Forward:
         forward: Forward = self.inner.reread()
         return forward
-
-
-def _surprisal(logits: np.ndarray, token: int) -> float:
-    top = float(logits.max())
-    return top + float(np.log(np.exp(logits.astype(np.float64) - top).sum())) - float(logits[token])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +117,7 @@ class Surprise:
         bright = view.tokens.brightness.copy()
         told = self.engine.nats
         if told is not None and len(told) == sample.queries:
-            bright[len(bright) - len(told) :] = to_brightness(np.maximum(told, 0.0) / _TYPICAL)
+            bright[len(bright) - len(told) :] = to_brightness(np.maximum(told, 0.0) / TYPICAL)
         return bright
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from haloweave.bench.compact.drift import kl
 from haloweave.bench.memory import speed
 from haloweave.bench.memory.arms import FULL, NONE, Studio
 from haloweave.bench.memory.arms import arm as named
@@ -122,14 +123,8 @@ def _losses(
             foreseen.append(chunk.log_p)
         elif number < len(foreseen):
             full = foreseen[number]
-            yield of.told("kl", divergence(full, chunk.log_p), x=read)
+            yield of.told("kl", kl(full.astype(np.float64), chunk.log_p.astype(np.float64)), x=read)
             yield of.told("top1", float(full.argmax() == chunk.log_p.argmax()), x=read)
-
-
-def divergence(p: Float32[np.ndarray, " V"], q: Float32[np.ndarray, " V"]) -> float:
-    """KL(p || q) in nats, of log-probabilities."""
-    wide = p.astype(np.float64)
-    return max(0.0, float((np.exp(wide) * (wide - q)).sum()))
 
 
 # ---- questions -----------------------------------------------------------------------------------------

@@ -52,11 +52,11 @@ class Settings(BaseSettings):
     """Overrides every source's half-life, in tokens; 0 keeps each source's own."""
     value_weighted: bool = True
     """Whether attention counts by the norm of what it brings."""
-    value_power: float = Field(2.0, ge=0, le=8, allow_inf_nan=False)
+    value_power: float = Field(1.0, ge=0, le=8, allow_inf_nan=False)
     """To which power it counts."""
-    prior: float = Field(16.0, ge=0, allow_inf_nan=False)
+    prior: float = Field(32.0, ge=0, allow_inf_nan=False)
     """Queries that the brightness at birth weighs as much as."""
-    surprise: float = Field(0.0, ge=0, le=4, allow_inf_nan=False)
+    surprise: float = Field(1.0, ge=0, le=4, allow_inf_nan=False)
     """How far a token is born the brighter the more it surprised the model (a power of its surprisal); 0: not
     at all."""
     head_pooling: Literal["mean", "max"] = "mean"

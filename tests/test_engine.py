@@ -157,10 +157,12 @@ def test_bfloat16_keeps_keys_in_fp32(name: str) -> None:
         assert float((now - then).abs().max()) <= 1e-4 * float(then.abs().max())
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_attention_is_what_stock_attention_pays(name: str) -> None:
+def test_attention_is_what_stock_attention_pays(name: str, power: float) -> None:
     """Mass, last and value mass against eager attention weights of the stock model."""
-    engine, model = engine_of(name), ARCHITECTURES[name](0)
+    model = ARCHITECTURES[name](0)
+    engine = HFEngine(ARCHITECTURES[name](0), capacity=64, value_power=power)
     model.set_attn_implementation("eager")
     ids = ids_of(24)
     engine.feed(ids[:16])
@@ -176,7 +178,7 @@ def test_attention_is_what_stock_attention_pays(name: str) -> None:
     np.testing.assert_allclose(sample.mass, weights.sum(2).mean((0, 1)), atol=1e-5)
     np.testing.assert_allclose(sample.last, weights[:, :, -1].mean((0, 1)), atol=1e-5)
     meant = weights / weights[..., 4:].sum(-1, keepdim=True)
-    expected = (meant.sum(2) * share**2).mean((0, 1))
+    expected = (meant.sum(2) * share**power).mean((0, 1))
     np.testing.assert_allclose(sample.value_mass[4:], expected[4:], rtol=1e-3)
     assert not sample.value_mass[:4].any()
 

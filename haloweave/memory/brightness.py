@@ -136,10 +136,10 @@ class Halo:
     """
 
     rules: Mapping[Source, SourceRule] = field(default_factory=lambda: RULES)
-    prior: float = 16.0
+    prior: float = 32.0
     """Weight of the birth brightness, in queries."""
     value_weighted: bool = True
-    surprise: float = 0.0
+    surprise: float = 1.0
     """How far the brightness at birth follows from what a token tells: times (nats / TYPICAL) to this power.
     0: not at all, and nobody has to reckon it."""
 

@@ -177,7 +177,7 @@ class AttentionSample:
     """Attention weights, summed over the queries."""
     value_mass: Float32[np.ndarray, " S"]
     """What a slot gave to the queries: their attention, as a share of what each did not pay to the sinks,
-    times the squared norm of the value row over the head's mean; summed over the queries. Sinks get 0."""
+    times the norm of the value row over the head's mean; summed over the queries. Sinks get 0."""
     last: Float32[np.ndarray, " S"]
     """Attention weights of the last query alone."""
     queries: int

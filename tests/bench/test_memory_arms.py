@@ -384,7 +384,7 @@ def test_the_command_writes_records_and_tables(
     assert done.exit_code == 0, done.output
     records, facts = read([out])
     assert {one.arm for one in records} == {"window", "halo:smooth=3"}
-    assert facts[0]["plan"]["books"]["tokens"] == 120
+    assert facts[0]["plan"][0]["tokens"] == 120
     assert "window" in done.output
 
 

@@ -47,7 +47,7 @@ class AttentionTap:
         arena: Arena,
         layers: frozenset[int] | None = None,
         pooling: Literal["mean", "max"] = "mean",
-        value_power: float = 2.0,
+        value_power: float = 1.0,
     ) -> None:
         self.arena = arena
         self.layers = layers
@@ -227,7 +227,7 @@ def _singles_by_head(
 def _strength(norms: Float[Tensor, "N S"], power: float) -> Float[Tensor, "N S"]:
     """How much each row of a head brings, relative to the others, to a power."""
     relative = norms / norms.mean(dim=1, keepdim=True).clamp_min_(1e-12)
-    return relative.square_() if power == 2 else relative.pow_(power)
+    return relative if power == 1 else relative.pow_(power)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -53,7 +53,7 @@ class HFEngine:
         max_positions: int | None = None,
         layers: frozenset[int] | None = None,
         pooling: Literal["mean", "max"] = "mean",
-        value_power: float = 2.0,
+        value_power: float = 1.0,
         chunk: int = 256,
     ) -> None:
         limit = max_positions or model.config.max_position_embeddings

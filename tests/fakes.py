@@ -20,6 +20,7 @@ import numpy as np
 
 from haloweave.budget import Weave
 from haloweave.engine.base import Capabilities, Forward
+from haloweave.engine.sampling import log_softmax
 from haloweave.errors import CapacityExceeded, EngineFault, InvalidInput, ModelCorrupt, SurgeryUnsupported
 from haloweave.journal.base import Journal, MemoryJournal, Vault
 from haloweave.memory.brightness import BrightnessPolicy, Halo
@@ -129,9 +130,7 @@ class FakeEngine:
         logprobs = None
         if score:
             steps = [self._logits(before + n) for n in range(1, len(new))]
-            logprobs = np.array(
-                [_logprob(s, int(i)) for s, i in zip(steps, new[1:], strict=True)], np.float32
-            )
+            logprobs = np.array([log_softmax(s)[i] for s, i in zip(steps, new[1:], strict=True)], np.float32)
         return Forward(self._logits(self.rows), self._seen(len(new)) if self._attention else None, logprobs)
 
     def reread(self) -> Forward:
@@ -256,13 +255,14 @@ def fake_mind(
     cull: CullPolicy | None = None,
     system: str = "",
 ) -> Mind:
-    """A whole mind over the fakes; everything real but the model."""
+    """A whole mind over the fakes; everything real but the model. What the fake foresees means nothing, so by
+    default nothing depends on how surprising a token is."""
     laws = Laws(sinks=4, tail=budget // 4 if tail is None else tail, lock=lock)
     mind = Mind(
         engine or FakeEngine(max_rows=budget, says=says),
         ByteCodec(chat=chat),
         journal or MemoryJournal(),
-        brightness=brightness or Halo(),
+        brightness=brightness or Halo(surprise=0.0),
         cull=cull or DimmestFirst(laws=laws),
         laws=laws,
         weave=Weave(
@@ -314,8 +314,3 @@ def _traces(left: int, ids: np.ndarray) -> np.ndarray:
         left = x ^ (x >> 31)
         out[n] = left
     return out
-
-
-def _logprob(logits: np.ndarray, token_id: int) -> float:
-    top = float(logits.max())
-    return float(logits[token_id]) - top - float(np.log(np.exp(logits.astype(np.float64) - top).sum()))

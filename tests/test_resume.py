@@ -168,6 +168,20 @@ def test_killed_after_any_act_it_goes_on_to_the_last_bit(home: Home, every: int)
     alike(back.mind, other.mind)
 
 
+def test_what_was_surprising_is_as_surprising_after_a_restart(home: Home) -> None:
+    straight = Home(home.folder / "straight", every=10**6)
+    straight.folder.mkdir()
+    other, alive = straight.open(brightness=Halo(surprise=1.0)), home.open(brightness=Halo(surprise=1.0))
+    alive.keeper.snapshot(alive.mind.state())
+    for act in LIFE[:7]:
+        act(alive.mind)
+        act(other.mind)
+    alive.die()
+    back = home.open(brightness=Halo(surprise=1.0))
+    assert back.resumed.how == "replayed"
+    alike(back.mind, other.mind)
+
+
 def test_without_a_snapshot_the_tokens_are_read_again_and_that_is_said(home: Home) -> None:
     alive = home.open()
     for act in LIFE[:8]:

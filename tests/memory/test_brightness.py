@@ -19,6 +19,7 @@ from haloweave.memory.brightness import (
     H2O,
     RULES,
     SINKS,
+    TYPICAL,
     BrightnessPolicy,
     Halo,
     Linear,
@@ -27,6 +28,7 @@ from haloweave.memory.brightness import (
     SourceRule,
     Tova,
     Window,
+    curious,
     relative,
     seen,
     to_brightness,
@@ -507,3 +509,63 @@ def test_random_is_spread_evenly_and_by_seed() -> None:
         counts, _ = np.histogram(light, bins=8, range=(0, FULL))
         assert ((counts - 500) ** 2 / 500).sum() < 35  # chi-square, 7 degrees: p of about 1e-5
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.06
+
+
+# ---- surprise ----------------------------------------------------------------------------------------
+
+
+def _newborn(nats: list[float], surprise: float, prior: float = 32.0) -> np.ndarray:
+    """Brightness after the pass in which tokens were read that told so many nats; all are paid alike."""
+    policy = Halo(surprise=surprise, prior=prior)
+    count = len(nats) + 4
+    tokens = Tokens.make(
+        list(range(count)), first_uid=0, source=Source.USER, brightness=policy.birth(Source.USER)
+    )
+    even = np.ones(count, np.float32)
+    told = np.array([TYPICAL] * 4 + nats, np.float32)
+    return policy.update(
+        View(tokens, revision=0, tick=0, next_uid=len(tokens)), AttentionSample(even, even, even, count, told)
+    )
+
+
+@given(st.lists(st.floats(0, 40, width=32), min_size=2, max_size=12), st.floats(0.1, 4))
+def test_the_more_it_told_the_brighter_it_is_born(nats: list[float], surprise: float) -> None:
+    bright, plain = _newborn(nats, surprise)[4:], _newborn(nats, 0.0)[4:]
+    order = np.argsort(nats, kind="stable")
+    gained = (bright - plain)[order]
+    typical = np.array(nats)[order]
+    assert np.all(gained[typical > TYPICAL + 0.01] > 0)
+    assert np.all(gained[typical < TYPICAL - 0.01] < 0)
+    assert np.all((bright >= 0) & (bright < FULL))
+
+
+def test_by_hand_what_surprise_makes_of_a_birth() -> None:
+    """The prior weighs p queries, each a little faded, and says birth times surprise; evidence weighs one."""
+    birth, d, p = 192.0 / (FULL - 192.0), 2.0 ** (-1 / 1024), 32.0
+    bright = _newborn([2 * TYPICAL], 1.0)
+    told = float(bright[-1] / (FULL - bright[-1]))
+    evidence = _evidence_of_the_last(5)
+    assert told == pytest.approx((p * d * 2 * birth + evidence) / (p * d + 1.0), rel=1e-4)
+
+
+def _evidence_of_the_last(count: int) -> float:
+    """Relative mass of the newest of `count` tokens that all got 1, the first four of them sinks."""
+    return float(relative(np.ones(count, np.float32), count)[-1])
+
+
+def test_without_nats_nothing_is_surprising() -> None:
+    policy = Halo(surprise=1.0)
+    tokens = Tokens.make(list(range(8)), first_uid=0, source=Source.USER, brightness=100.0)
+    even = np.ones(8, np.float32)
+    sample = AttentionSample(even, even, even, 8)
+    view = View(tokens, revision=0, tick=0, next_uid=len(tokens))
+    assert np.array_equal(policy.update(view, sample), Halo(surprise=0.0).update(view, sample))
+    assert curious(policy)
+    assert not curious(Halo(surprise=0.0))
+    assert not curious(Window())
+
+
+def test_as_many_nats_as_queries() -> None:
+    even = np.ones(8, np.float32)
+    with pytest.raises(InvalidInput, match="nats"):
+        AttentionSample(even, even, even, 4, np.ones(3, np.float32))

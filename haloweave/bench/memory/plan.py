@@ -69,10 +69,10 @@ FULL = (
     Part("books", _TEXT, count=6),
     Part("books", _MENDED[1:], _EIGHTH, count=6),
     Part("needles", (*_ASKED, "truncate"), count=6, more=_FACTS),
-    Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=2, more={"rows": 256}),
+    Part("talks", (*_ASKED, *_MENDED[1:], "truncate", "redact"), _EIGHTH, count=6, more=_SAID),
+    Part("logs", (*_ASKED, "truncate", "cull"), _EIGHTH, count=6, more=_RARE),
     Part("lines", (*_ASKED, "truncate"), _EIGHTH, count=6, more=_BACK),
-    Part("logs", (*_ASKED, "truncate", *_MENDED), _EIGHTH, count=6, more=_RARE),
-    Part("talks", (*_ASKED, *_MENDED[1:], "halo+both", *REREAD), _EIGHTH, count=6, more=_SAID),
+    Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=1, more={"rows": 256}),
     Part("stream", ("window", "halo"), (CONTEXT // 4,), tokens=51_200, count=1),
     Part("speed", _COSTS, (CONTEXT // 4,), tokens=2 * CONTEXT, count=1, said=128),
 )

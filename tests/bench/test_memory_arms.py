@@ -333,6 +333,14 @@ def test_cases_of_generators_are_run(studio: Studio, raw: Studio) -> None:
     assert len(records) == 2 * len(cases[0].questions) > 0
 
 
+def test_what_cannot_be_made_is_told_before_anything_is_read(studio: Studio, raw: Studio) -> None:
+    session = Session(studio, raw, Shelf())
+    session.check(Part("keys", ("none", "full", "halo", "halo+recall"), (256,)))
+    session.check(Part("books", ("full", "halo", "halo+recall"), (64,)))
+    with pytest.raises(InvalidInput, match="budget 48"):
+        session.check(Part("keys", ("halo",), (256, 48)))
+
+
 def test_speed_is_told_along_the_way(raw: Studio) -> None:
     found = list(speed.measure(raw, PROSE, ("full", "window", "truncate"), 64, 200, 5))
     for name in ("full", "window", "truncate"):

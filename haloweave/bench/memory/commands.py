@@ -135,6 +135,8 @@ def _measured(
     _err.print(f"loading {s.model} ...", style="dim")
     session = Session.of(build.load_model(s), s, on, seed)
     cases = [session.cases(part) for part in parts]
+    for part in parts:
+        session.check(part)
     put(head(told))
     found: list[Record] = []
     for part, of in zip(parts, cases, strict=True):

@@ -51,6 +51,7 @@ _COSTS = ("full", "truncate", "window", "h2o", "halo", "halo+repair")
 _MENDED = ("cull", "halo+repair", "halo+random")
 _EIGHTH = (CONTEXT // 8,)
 _FACTS: Mapping[str, Any] = {"said": 12}
+_NEAR: Mapping[str, Any] = {"rows": 256}
 _BACK: Mapping[str, Any] = {"back": (20, 50)}
 _RARE: Mapping[str, Any] = {"rare": 10}
 """Log lines are long: with one in a hundred a case of this length would have one that matters."""
@@ -58,8 +59,8 @@ _SAID: Mapping[str, Any] = {"said": 8, "later": (1 / 8, 1 / 2)}
 
 QUICK = (
     Part("books", _TEXT, (256, 128), tokens=1024, count=6),
-    Part("needles", (*_ASKED, "truncate"), _EIGHTH, more=_FACTS),
-    Part("passkey", _FAR, (192,), tokens=50 * 192, count=1, more={"rows": 192}),
+    Part("needles", (*_ASKED, "truncate"), _EIGHTH, count=1, more=_FACTS),
+    Part("passkey", ("none", "window", "halo", "halo+recall"), _EIGHTH, tokens=50 * 256, count=1, more=_NEAR),
     Part("lines", _ASKED, _EIGHTH, count=1, more=_BACK),
     Part("logs", (*_ASKED, *_MENDED), _EIGHTH, count=1, more=_RARE),
     Part("talks", (*_ASKED, *_MENDED, *REREAD), _EIGHTH, count=1, more=_SAID),
@@ -72,7 +73,7 @@ FULL = (
     Part("talks", (*_ASKED, *_MENDED[1:], "truncate", "redact"), _EIGHTH, count=6, more=_SAID),
     Part("logs", (*_ASKED, "truncate", "cull"), _EIGHTH, count=6, more=_RARE),
     Part("lines", (*_ASKED, "truncate"), _EIGHTH, count=6, more=_BACK),
-    Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=1, more={"rows": 256}),
+    Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=1, more=_NEAR),
     Part("stream", ("window", "halo"), (CONTEXT // 4,), tokens=51_200, count=1),
     Part("speed", _COSTS, (CONTEXT // 4,), tokens=2 * CONTEXT, count=1, said=128),
 )

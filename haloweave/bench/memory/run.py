@@ -57,6 +57,15 @@ class Session:
         made = generator(self.shelf.of(part.task), size_of(self.studio), **given, **part.more)
         return [replace(case, task=part.task) for case in made]
 
+    def check(self, part: Part) -> None:
+        """Makes each reader once, so that what cannot be made is told before hours of work. Raises
+        InvalidInput, or what a model raises."""
+        studio = self.raw if part.task in RAW else self.studio
+        for arm, rows in _each(part):
+            if not (part.task in RAW and named(arm)[0].asked):
+                with studio.reader(arm, rows or studio.longest):
+                    pass
+
     def measure(
         self, part: Part, cases: Sequence[Case], tell: Tell = lambda readings: None
     ) -> Iterator[Record]:

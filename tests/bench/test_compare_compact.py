@@ -137,7 +137,7 @@ def test_kl_of_a_compact_mind_step_by_step(loaded: Any, tight: list[Outcome]) ->
     outcome = tight[0]
     s = settings(**SMALL, budget=64)
     compact = build.mind_of(s, loaded)
-    full = build.mind_of(s.model_copy(update={"budget": 140}), loaded)
+    full = build.mind_of(s.model_copy(update={"budget": 140, "policy": "window"}), loaded)
     ids = contest(loaded, TIGHT).encoded(TEXT, 120)
     for start in range(0, len(ids), 8):
         pair = [m.feed_ids(ids[start : start + 8], Source.USER).logits for m in (full, compact)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from haloweave.bench.facts import Fact
 from haloweave.corpus import documents, files
 from haloweave.errors import InvalidInput
 from haloweave.memory.tokens import Source
+from haloweave.text import Codec
 
 _TALK, _LOG = 4, 2
 """Lines of one turn."""
@@ -63,6 +65,29 @@ class Hay:
         """Lines of talk from the far end, which a stream reaches last: one of each turn."""
         said = (max(talk.splitlines(), key=len) for talk in reversed(self._talks))
         return [line for _, line in zip(range(count), said, strict=False)]
+
+
+class Said(Protocol):
+    """Something that somebody says in a turn."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def source(self) -> Source: ...
+
+
+def sizes(codec: Codec) -> Callable[[Said], int]:
+    """Tokens of a turn, with the frame around it."""
+
+    def size(said: Said) -> int:
+        around = 0
+        if (frame := codec.frame) is not None:
+            role = frame.role(said.source)
+            around = len(frame.headers[role]) + len(frame.footers[role])
+        return around + len(codec.encode([said.text])[0])
+
+    return size
 
 
 def planted(

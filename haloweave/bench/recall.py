@@ -22,7 +22,7 @@ import numpy as np
 
 from haloweave import build
 from haloweave.bench.facts import FACTS, Fact
-from haloweave.bench.hay import Hay, Piece, planted
+from haloweave.bench.hay import Hay, Piece, planted, sizes
 from haloweave.errors import InvalidInput
 from haloweave.events import Event, Fed, Recalled
 from haloweave.journal.archive import Archive
@@ -134,7 +134,7 @@ class Bench:
             return build.mind_of(settings, loaded, journal=journal, vault=vault)
 
         hay = Hay(data, seed)
-        stream = planted(hay.pieces(), FACTS, times * s.budget, sizes(make(s, None, None)), seed)
+        stream = planted(hay.pieces(), FACTS, times * s.budget, sizes(make(s, None, None).codec), seed)
         return Bench(s, hay, stream, make, fingerprint(loaded), loaded.max_positions)
 
     def run(self, policies: Sequence[str], *, full: bool = True, alarms: int = 50) -> Iterator[str]:
@@ -227,20 +227,6 @@ class Bench:
             brought = [e for e in recaller.hear(mind, text) if isinstance(e, Recalled)]
             right = sum(any(fact.said in e.text for fact in self.facts) for e in brought)
             self.found.alarms.append(Alarm(text, best[0].score if best else -1.0, len(brought), right))
-
-
-def sizes(mind: Mind) -> Callable[[Piece], int]:
-    """Tokens of a piece of the stream, with the frame around it."""
-    frame = mind.codec.frame
-
-    def size(piece: Piece) -> int:
-        around = 0
-        if frame is not None:
-            role = frame.role(piece.source)
-            around = len(frame.headers[role]) + len(frame.footers[role])
-        return around + len(mind.codec.encode([piece.text])[0])
-
-    return size
 
 
 def logprob(mind: Mind, answer: str) -> float:

@@ -148,17 +148,19 @@ def _measured(
 
 
 def _show(records: Sequence[Record]) -> None:
-    """Every metric of every task, each arm beside halo where that was run."""
-    from haloweave.bench.memory.tabled import of_metric
-    from haloweave.bench.memory.tables import Numbers
+    """Every metric of every task, each arm beside halo where that was run; the report has more columns."""
+    from haloweave.bench.memory import cells
+    from haloweave.bench.memory.glossary import metric
+    from haloweave.bench.memory.tables import Numbers, lines
 
     console, numbers = Console(highlight=False), Numbers(records)
     for task in numbers.tasks():
         for name in numbers.metrics(task):
-            told = of_metric(numbers, task, name, {})
-            shown = Table(title=f"{task}: {name}")
-            for n, heading in enumerate(told.headings):
-                shown.add_column(heading, justify="left" if n < told.words else "right")
-            for row in told.rows:
-                shown.add_row(*row)
+            shown = Table(title=f"{task}: {metric(name).label}")
+            for heading in ("rows", "arm", metric(name).short, "less halo's", "documents"):
+                shown.add_column(heading, justify="left" if heading == "arm" else "right")
+            for one in lines(numbers, task, name):
+                less = "" if one.gap is None else cells.gap(one.gap, metric(name).digits)
+                mean = cells.interval(one.mean, metric(name).digits)
+                shown.add_row(str(one.budget or "all"), one.arm, mean, less, str(one.count.documents))
             console.print(shown)

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from haloweave.bench.compact.drift import kl
+from haloweave.bench.hay import sizes
 from haloweave.bench.memory import speed
 from haloweave.bench.memory.arms import FULL, NONE, Studio
 from haloweave.bench.memory.arms import arm as named
-from haloweave.bench.memory.cases import Case, Piece
+from haloweave.bench.memory.cases import Case
 from haloweave.bench.memory.plan import Part
 from haloweave.bench.memory.reader import Answer, MindReader
 from haloweave.bench.memory.record import Record
@@ -54,7 +55,7 @@ class Session:
         """Raises InvalidInput where there is too little text."""
         generator: Callable[..., list[Case]] = TASKS["books" if part.task in RAW else part.task]
         given = {"tokens": part.tokens, "count": part.count, "seed": self.seed}
-        made = generator(self.shelf.of(part.task), size_of(self.studio), **given, **part.more)
+        made = generator(self.shelf.of(part.task), sizes(self.studio.codec), **given, **part.more)
         return [replace(case, task=part.task) for case in made]
 
     def check(self, part: Part) -> None:
@@ -156,17 +157,3 @@ def _told(one: Record, answer: Answer) -> Iterator[Record]:
     yield one.told("exact", float(answer.exact))
     if one.arm != NONE:
         yield one.told("alive", answer.alive)
-
-
-def size_of(studio: Studio) -> Callable[[Piece], int]:
-    """Tokens of a piece, frame included."""
-    frame = studio.codec.frame
-
-    def size(piece: Piece) -> int:
-        around = 0
-        if frame is not None:
-            role = frame.role(piece.source)
-            around = len(frame.headers[role]) + len(frame.footers[role])
-        return around + len(studio.codec.encode([piece.text])[0])
-
-    return size

@@ -155,10 +155,17 @@ def test_the_least_surprising_goes(raw: Studio) -> None:
 
 
 def test_an_old_half_becomes_a_summary(studio: Studio) -> None:
-    with reading(studio, "summary", 320, *[Piece(TEXT[:90]) for _ in range(4)]) as reader:
+    with reading(studio, "summary", 352, *[Piece(TEXT[:90]) for _ in range(4)]) as reader:
         assert reader.mind.text().count(TEXT[:90]) == 2
         assert Source.CONTROL in reader.mind.view.tokens.source
-        assert reader.mind.rows <= 320
+        assert reader.mind.rows <= 352
+
+
+def test_lines_become_a_summary_too_and_markers_stay(studio: Studio) -> None:
+    lines = [Piece(f"{n} is well\n" * 4, Source.TOOL) for n in range(14)]
+    with reading(studio, "summary", 256, *lines) as reader:
+        assert reader.mind.rows <= 256
+        assert "13 is well" in reader.mind.text()
 
 
 def test_markers_stand_where_lines_died_or_not_at_all(studio: Studio) -> None:

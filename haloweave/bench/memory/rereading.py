@@ -25,7 +25,7 @@ from haloweave.engine.sampling import Sampling, log_softmax
 from haloweave.events import Spoke
 from haloweave.memory.brightness import TYPICAL, to_brightness
 from haloweave.memory.edit import Edit, Surgery
-from haloweave.memory.plan import delete, substitute
+from haloweave.memory.plan import delete
 from haloweave.memory.rows import Image, SavedRows
 from haloweave.memory.tokens import AttentionSample, Source, View
 from haloweave.mind import Mind
@@ -33,6 +33,7 @@ from haloweave.mind import Mind
 _ASKED = "Summarise in a few short sentences what was said, with all names and numbers:\n\n"
 _SHORT, _FRAME = 64, 32
 """Tokens of a summary, and of the frames that a piece may bring along."""
+_NOT_SAID = (Source.CONTROL, Source.SYSTEM, Source.MARKER)
 _GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.2)
 
 
@@ -123,7 +124,8 @@ class Surprise:
 
 @dataclass(eq=False)
 class Summaries:
-    """Makes room before a piece is read. `another`: an empty mind that writes the summaries."""
+    """Makes room before a piece is read: the older half goes, and its summary is read as a memory, since what
+    logs and tools wrote may not be rewritten where it stood. `another`: an empty mind that writes them."""
 
     another: Callable[[], Mind]
     _writer: Mind | None = None
@@ -134,18 +136,17 @@ class Summaries:
         if mind.rows + size <= mind.budget:
             return
         tokens = mind.view.tokens
-        said = ~np.isin(tokens.source, (Source.CONTROL, Source.SYSTEM)) & ~tokens.pinned
+        said = ~np.isin(tokens.source, _NOT_SAID) & ~tokens.pinned
         slots = np.flatnonzero(said)
         slots = slots[slots < (len(tokens) + int(slots[0])) // 2] if len(slots) else slots
         if len(slots) <= _SHORT:
             return
         runs = _runs(slots)
         old = [b"".join(map(mind.codec.piece, tokens.token_id[run].tolist())) for run in runs]
-        ids = mind.codec.encode([self._written(b"\n".join(old).decode("utf-8", "replace"))])[0]
-        first, rest = runs[0], slots[len(runs[0]) :]
-        if len(rest):
-            mind.commit(delete(mind.view, tokens.uid[rest].tolist(), surgery=Surgery.RECOMPUTE))
-        mind.commit(substitute(mind.view, tokens.uid[first].tolist(), ids, surgery=Surgery.RECOMPUTE))
+        short = self._written(b"\n".join(old).decode("utf-8", "replace"))
+        mind.commit(delete(mind.view, tokens.uid[slots].tolist(), surgery=Surgery.RECOMPUTE))
+        for _ in mind.listen(short, Source.MEMORY):
+            pass
 
     def _written(self, text: str) -> str:
         if self._writer is None:

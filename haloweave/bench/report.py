@@ -1,21 +1,24 @@
 # SPDX-FileCopyrightText: Halo Weave contributors
 # SPDX-License-Identifier: LicenseRef-HL3-LAW-MIL-SV
-"""What the commands of `halo bench` share: options, loading, tables or JSON lines, a progress bar. Measures
-nothing."""
+"""What the commands of `halo bench` share: options, loading, tables or JSON lines, files, a progress bar.
+Measures nothing."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from haloweave.errors import InvalidInput
 from haloweave.settings import Settings, settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON line per result on stdout.")]
@@ -33,6 +36,25 @@ def load(model: str | None, threads: int) -> tuple[Settings, Any]:
     s = settings(model=model, threads=threads or None, system="")
     _err.print(f"[dim]loading {s.model} ...[/dim]")
     return s, build.load_model(s)
+
+
+def streams(stack: ExitStack, out: Path | None, as_json: bool) -> list[TextIO]:
+    """Where records go as they come. Raises InvalidInput for a file that cannot be written, before hours of
+    work."""
+    files: list[TextIO] = [sys.stdout] if as_json else []
+    if out is None:
+        return files
+    try:
+        return [*files, stack.enter_context(out.open("w", encoding="utf-8"))]
+    except OSError as error:
+        raise InvalidInput(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def put(files: Iterable[TextIO], line: str) -> None:
+    """At once: hours of work are not lost with the last of them."""
+    for file in files:
+        file.write(f"{line}\n")
+        file.flush()
 
 
 def median(values: list[float]) -> float:

@@ -7,18 +7,16 @@ Knows options. Must not know how anything is measured.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from haloweave.bench.report import Json, Model, Threads, bar
+from haloweave.bench.report import Json, Model, Threads, bar, streams
 from haloweave.bench.stats import facts
-from haloweave.errors import InvalidInput
 from haloweave.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -106,9 +104,8 @@ def compare(
     ids = {name: contest.encoded(text, tokens) for name, text in read.items()}
     judging = _judging(judge, s, contest, ids, say)
     with ExitStack() as stack:  # an old file of records is replaced only once nothing speaks against it
-        streams = [sys.stdout] if as_json else []
-        streams += [stack.enter_context(_opened(out))] if out else []
-        told = Told(streams)
+        lines = streams(stack, out, as_json)
+        told = Told(lines)
         told.begin(_facts(s, plan, ids, judge))
         with bar("comparing", sum(plan.passes(len(i), s.chunk) for i in ids.values())) as contest.tell:
             whole = told.follow(contest.run(ids), judging)
@@ -134,14 +131,6 @@ def _arms(policies: Sequence[str], budgets: Sequence[int]) -> tuple[Arm, ...]:
 
     names = [settings(policy=name.strip()).policy for given in policies for name in given.split(",")]
     return tuple(dict.fromkeys(Arm(name, rows) for rows in budgets for name in names))
-
-
-def _opened(path: Path) -> IO[str]:
-    """Raises InvalidInput, before hours of work."""
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def _judging(

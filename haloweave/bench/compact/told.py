@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any, TextIO
 
 from haloweave.bench.compact.judge import Judge
 from haloweave.bench.compact.records import Judged, Judging, records
 from haloweave.bench.compact.run import Outcome, Said
 from haloweave.bench.memory.record import Record, head
+from haloweave.bench.report import put
 
 _ROOM = 8
 """Tokens of a judge for each one said, at most: vocabularies differ."""
@@ -24,7 +25,7 @@ _ROOM = 8
 class Told:
     """Outcomes and their records; each is also a line on every stream."""
 
-    streams: Sequence[IO[str]]
+    streams: Sequence[TextIO]
     found: list[Outcome] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
@@ -49,10 +50,7 @@ class Told:
         self.records += numbers
 
     def _write(self, lines: Iterable[str]) -> None:
-        text = "".join(f"{line}\n" for line in lines)
-        for stream in self.streams:
-            stream.write(text)
-            stream.flush()
+        put(self.streams, "\n".join(lines))
 
 
 def by_judge(judge: Judge, read: Mapping[str, str], say: int, note: Callable[[str], None]) -> Judging:

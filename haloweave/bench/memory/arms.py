@@ -170,8 +170,8 @@ class Making:
         """An empty mind of this arm."""
         s, codec = self.settings, self.studio.codec
         inner = self.stack.enter_context(self.studio.engine(s))
-        engine = Rereads(inner, scored=self.arm.surprise) if self.arm.rereads else inner
-        bright = Surprise(engine) if self.arm.surprise and isinstance(engine, Rereads) else None
+        engine = Rereads(inner) if self.arm.rereads else inner
+        bright = Surprise() if self.arm.surprise else None
         marker = MARKER_TEXT if self.arm.marker else ""
         return build.assemble(s, engine, codec, journal, vault, marker=marker, brightness=bright)
 

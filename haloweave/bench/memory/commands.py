@@ -7,17 +7,16 @@ Knows options. Must not know how anything is measured.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from haloweave.bench.report import Json, Model, Threads, bar
+from haloweave.bench.report import Json, Model, Threads, bar, put, streams
 from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def memory(
     task: Annotated[list[str] | None, typer.Option(help="Tasks, all without. (several times)")] = None,
     arms: Annotated[
         str | None,
-        typer.Option(help="Comma-separated by ';': window;halo:half_life=256,smooth=5. (the plan's)"),
+        typer.Option(help="Separated by ';', as in window;halo:half_life=256,smooth=5. (the plan's)"),
     ] = None,
     rows: Annotated[
         list[int] | None, typer.Option(min=64, help="Budgets. (several times; the plan's)")
@@ -77,8 +76,7 @@ def memory(
     on = shelf(data or [], books or [], talks or [], logs or [], tuning=tuning)
     parts = _parts(full, task, arms, rows, tokens, count)
     with ExitStack() as stack:
-        files = [sys.stdout] if as_json else []
-        files += [stack.enter_context(_opened(out))] if out else []
+        files = streams(stack, out, as_json)
         found = _measured(on, parts, seed, model, threads, files)
     if not as_json:
         _show(found)
@@ -107,28 +105,15 @@ def _parts(
     return [part.but(**changes) for part in parts if not tasks or part.task in tasks]
 
 
-def _opened(path: Path) -> IO[str]:
-    """Raises InvalidInput, before hours of work."""
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-
-
 def _measured(
-    on: Shelf, parts: Sequence[Part], seed: int, model: str | None, threads: int, files: Sequence[IO[str]]
+    on: Shelf, parts: Sequence[Part], seed: int, model: str | None, threads: int, files: Sequence[TextIO]
 ) -> list[Record]:
-    """Writes each record as it comes: hours of work are not lost with the last of them."""
+    """Writes each record as it comes."""
     from haloweave import build
     from haloweave.bench.memory.plan import facts
     from haloweave.bench.memory.record import head
     from haloweave.bench.memory.run import Session, readings
     from haloweave.settings import settings
-
-    def put(line: str) -> None:
-        for file in files:
-            file.write(f"{line}\n")
-            file.flush()
 
     s = settings(model=model, threads=threads or None)
     told = facts(s, parts, on, seed)
@@ -137,13 +122,13 @@ def _measured(
     cases = [session.cases(part) for part in parts]
     for part in parts:
         session.check(part)
-    put(head(told))
+    put(files, head(told))
     found: list[Record] = []
     for part, of in zip(parts, cases, strict=True):
         with bar(part.task, readings(part)) as tell:
             for record in session.measure(part, of, tell):
                 found.append(record)
-                put(record.line())
+                put(files, record.line())
     return found
 
 

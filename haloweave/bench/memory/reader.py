@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -49,21 +48,9 @@ class Chunk:
     """Of what comes next."""
 
 
-class Reader(Protocol):
-    """One arm, in the middle of a case."""
-
-    def read(self, piece: Piece) -> None: ...
-
-    def score(self, ids: np.ndarray) -> Iterator[Chunk]:
-        """Running text, token by token; the first token of all has no loss."""
-        ...
-
-    def ask(self, question: Question) -> Answer: ...
-
-
 @dataclass(eq=False)
 class MindReader:
-    """A mind, and a copy of it that is asked."""
+    """One arm in the middle of a case: a mind, and a copy of it that is asked."""
 
     mind: Mind
     copy: Callable[[], Mind]
@@ -89,6 +76,7 @@ class MindReader:
                 self._told.look()
 
     def score(self, ids: np.ndarray) -> Iterator[Chunk]:
+        """Running text, token by token; the first token of all has no loss."""
         foreseen: np.ndarray | None = None
         for at in range(0, len(ids), self.chunk):
             part = ids[at : at + self.chunk]

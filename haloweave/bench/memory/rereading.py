@@ -7,7 +7,7 @@
                 Li et al., arXiv 2310.06201, which drops what is least surprising)
     Summaries   before the room runs out, the older half becomes the model's own summary of it
 
-Knows engines and minds. Must not know arms by name or tasks. Axes: S slots, Q fed.
+Knows engines and minds. Must not know arms by name or tasks. Axes: S slots.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Float32
 
 from haloweave.bench.memory.cases import Piece
 from haloweave.engine.base import Capabilities, Engine, Forward, KVStore
-from haloweave.engine.sampling import Sampling, log_softmax
+from haloweave.engine.sampling import Sampling
 from haloweave.events import Spoke
 from haloweave.memory.brightness import TYPICAL, to_brightness
 from haloweave.memory.edit import Edit, Surgery
@@ -37,16 +37,11 @@ _NOT_SAID = (Source.CONTROL, Source.SYSTEM, Source.MARKER)
 _GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.2)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Rereads:
-    """An engine whose every edit is exact: rows from the first change on are computed again. If `scored`, it
-    also keeps the surprisal of what it was last fed."""
+    """An engine whose every edit is exact: rows from the first change on are computed again."""
 
     inner: Any
-    scored: bool = False
-    nats: Float32[np.ndarray, " Q"] | None = None
-    """Of each token that was fed last, given all before it."""
-    _foreseen: np.ndarray | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -62,11 +57,7 @@ class Rereads:
         return _ExactEdits(self.inner)
 
     def feed(self, ids: Sequence[int] | np.ndarray, *, score: bool = False) -> Forward:
-        forward: Forward = self.inner.feed(ids, score=score or self.scored)
-        if self.scored and forward.logprobs is not None:
-            first = TYPICAL if self._foreseen is None else -float(log_softmax(self._foreseen)[ids[0]])
-            self.nats = np.concatenate([[first], -forward.logprobs]).astype(np.float32)
-            self._foreseen = forward.logits
+        forward: Forward = self.inner.feed(ids, score=score)
         return forward
 
     def reread(self) -> Forward:
@@ -104,21 +95,21 @@ class _ExactEdits:
         self.inner.kv.load(image)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Surprise:
-    """A token stays as bright as it was surprising. Not a pure function, as policies of the core are: it asks
-    the engine what it was last fed."""
+    """A token stays as bright as it was surprising."""
 
-    engine: Rereads
+    surprise: float = 1.0
+    """Above 0, so that samples bring surprisals."""
 
     def birth(self, source: Source) -> float:
         return float(to_brightness(np.array([1.0]))[0])
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
         bright = view.tokens.brightness.copy()
-        told = self.engine.nats
-        if told is not None and len(told) == sample.queries:
-            bright[len(bright) - len(told) :] = to_brightness(np.maximum(told, 0.0) / TYPICAL)
+        if sample.nats is not None:
+            share = np.maximum(sample.nats, 0.0) / TYPICAL
+            bright[len(bright) - len(share) :] = to_brightness(share**self.surprise)
         return bright
 
 

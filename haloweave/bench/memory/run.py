@@ -9,7 +9,7 @@ and records. Must not know how an arm works or what the numbers are good for. Ax
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,19 +76,10 @@ class Session:
             if part.task == speed.TASK:
                 yield from speed.measure(self.raw, case, part.arms, part.rows[0], part.tokens, part.said)
                 continue
-            studio = self.raw if case.raw else self.studio
+            studio, foreseen = self.raw if case.raw else self.studio, Foreseen()
             for arm, rows in _each(part):
-                yield from _reading(studio, case, part, arm, rows, self._foreseen(case, arm))
+                yield from _reading(studio, case, part, arm, rows, foreseen)
                 tell(done := done + 1)
-
-    def _foreseen(self, case: Case, arm: str) -> Foreseen:
-        """What full context foresaw in this case; empty for itself, and where it was not asked."""
-        if arm == FULL or self._case != case.name:
-            self._case, self._full = case.name, []
-        return self._full
-
-    _case: str = ""
-    _full: Foreseen = field(default_factory=list)
 
 
 def readings(part: Part) -> int:
@@ -105,7 +96,8 @@ def _each(part: Part) -> Iterator[tuple[str, int]]:
 def _reading(
     studio: Studio, case: Case, part: Part, arm: str, rows: int, foreseen: Foreseen
 ) -> Iterator[Record]:
-    """One case by one arm; nothing where it would not fit or say nothing of its own."""
+    """One case by one arm; nothing where it would not fit or say nothing of its own. `foreseen`: by full
+    context, which comes first and fills it."""
     tokens = part.tokens if case.raw else case.tokens
     if (arm == FULL and tokens > studio.longest - ROOM) or (case.raw and named(arm)[0].asked):
         return

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 
 from haloweave.bench.memory.commands import Books, Data, Logs, Talks
-from haloweave.bench.report import Model, Rows, Threads, bar, load
+from haloweave.bench.report import Model, Rows, Threads, bar, load, put, streams
 from haloweave.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -68,11 +69,14 @@ def peers(
     ]
     cases = [case for part in parts for case in session.cases(part)]
     how = {"rows": rows, "tokens": {part.task: part.tokens for part in parts}, "decode": decode}
-    with out.open("w", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        files = streams(stack, out, False)
         for name in names:
             chosen = [arm for arm in arms.split(",") if arm.partition(":")[0] == name]
             if chosen or not arms:
-                _write(prepared(session.studio, name, cases, silence=silence, arms=chosen, **how), file, seed)
+                _write(
+                    prepared(session.studio, name, cases, silence=silence, arms=chosen, **how), files, seed
+                )
 
 
 def _part(task: str) -> Part:
@@ -121,7 +125,7 @@ def _reference(studio: Studio) -> float:
     return -float(told.astype(np.float64).mean())
 
 
-def _write(run: Run, file: IO[str], seed: int) -> None:
+def _write(run: Run, files: Sequence[TextIO], seed: int) -> None:
     """A peer's records, and after them how they were made and what it cannot do."""
     from haloweave.bench.memory.record import Record, head
     from haloweave.bench.provenance import provenance
@@ -131,8 +135,7 @@ def _write(run: Run, file: IO[str], seed: int) -> None:
         seen: Counter[str] = Counter()
         for found in run.records():
             if isinstance(found, Record):
-                file.write(found.line() + "\n")
-                file.flush()
+                put(files, found.line())
                 seen[found.case] += 1
                 tell(len(seen))
             elif found not in cannot:
@@ -140,5 +143,4 @@ def _write(run: Run, file: IO[str], seed: int) -> None:
                 _err.print(f"{found.arm} cannot do {found.task}: {found.why}")
     more: dict[str, Any] = {"peer": run.peer.name, "versions": run.versions, "notes": run.peer.notes}
     more |= {"rows": run.job.rows, "dtype": run.job.dtype, "peer_threads": run.job.threads}
-    file.write(head(provenance({"cases": seed}, **more, cannot=[asdict(c) for c in cannot])) + "\n")
-    file.flush()
+    put(files, head(provenance({"cases": seed}, **more, cannot=[asdict(c) for c in cannot])))

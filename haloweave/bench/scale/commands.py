@@ -5,17 +5,15 @@ nothing itself."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from haloweave.bench.memory.record import Record
-from haloweave.bench.report import Json, Threads, bar, load
+from haloweave.bench.report import Json, Threads, bar, load, put, streams
 from haloweave.bench.scale.measure import FULL, QUICK, Part, measure
 
 Out = Annotated[
@@ -60,14 +58,14 @@ def scale(
     facts["data"] = ", ".join(path.name for path in data or []) or "made-up words"
     records: list[Record] = []
     with ExitStack() as stack:
-        files = _files(stack, out, as_json)
-        _say(files, head(facts))
+        files = streams(stack, out, as_json)
+        put(files, head(facts))
         tell = stack.enter_context(bar("measuring", plan.sizes.tokens[-1]))
         for record in measure(s, plan, data or [], loaded, lambda what, done: tell(done), part):
             records.append(record)
-            _say(files, record.line())
+            put(files, record.line())
         for record in numbered(fits(curves(records))):
-            _say(files, record.line())
+            put(files, record.line())
     if Part.HISTORY not in part:
         return  # pages are about a past
     if page is not None:
@@ -87,17 +85,3 @@ def _plain(threads: int) -> Any:
     if threads:
         torch.set_num_threads(threads)
     return settings(threads=threads or None, system="")
-
-
-def _files(stack: ExitStack, out: Path | None, as_json: bool) -> list[TextIO]:
-    files: list[TextIO] = [sys.stdout] if as_json else []
-    if out is not None:
-        files.append(stack.enter_context(out.open("w", encoding="utf-8")))
-    return files
-
-
-def _say(files: Sequence[TextIO], line: str) -> None:
-    """At once: minutes of work are not lost with the last of them."""
-    for file in files:
-        file.write(line + "\n")
-        file.flush()

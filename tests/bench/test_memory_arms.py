@@ -351,6 +351,14 @@ def test_what_cannot_be_made_is_told_before_anything_is_read(studio: Studio, raw
         session.check(Part("keys", ("halo",), (256, 48)))
 
 
+def test_rows_that_are_different_parts_of_different_cases_have_no_name() -> None:
+    same = [Part("books", (), (512, 256), tokens=2048), Part("talks", (), (256,), tokens=2048)]
+    assert plan.facts(settings(**SMALL), same[:0], Shelf(), 0)["budgets"] == {}
+    assert plan._budgets(same) == {"512": "1/4", "256": "1/8"}
+    assert plan._budgets([*same, Part("books", (), (256, 128), tokens=1024)]) == {"512": "1/4", "128": "1/8"}
+    assert plan._budgets([Part("stream", (), (512,), tokens=51_200)]) == {}
+
+
 def test_speed_is_told_along_the_way(raw: Studio) -> None:
     found = list(speed.measure(raw, PROSE, ("full", "window", "truncate"), 64, 200, 5))
     for name in ("full", "window", "truncate"):

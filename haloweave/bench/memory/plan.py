@@ -81,11 +81,18 @@ FULL = (
 
 def facts(s: Settings, parts: Sequence[Part], shelf: Shelf, seed: int) -> dict[str, Any]:
     """What has to be known to repeat a run."""
-    parted = [(rows, part.tokens // rows) for part in parts for rows in part.rows if part.task in FITS]
-    budgets = {str(rows): f"1/{share}" for rows, share in parted if share in (4, 8)}
     plan = [
         {"task": p.task, "arms": list(p.arms), "rows": list(p.rows), "tokens": p.tokens, "cases": p.count}
         for p in parts
     ]
     texts = sorted({path.stem for part in parts for path in shelf.of(part.task)})
-    return provenance({"cases": seed}, model=s.model, budgets=budgets, plan=plan, texts=texts)
+    return provenance({"cases": seed}, model=s.model, budgets=_budgets(parts), plan=plan, texts=texts)
+
+
+def _budgets(parts: Sequence[Part]) -> dict[str, str]:
+    """What part of a case some rows are, where it is the same part of all cases that they are held for."""
+    shares: dict[int, set[int]] = {}
+    for part in parts:
+        for rows in part.rows if part.task in FITS else ():
+            shares.setdefault(rows, set()).add(part.tokens // rows)
+    return {str(rows): f"1/{share}" for rows, found in shares.items() for share in found if len(found) == 1}

@@ -22,7 +22,7 @@ from haloweave.bench import archive, durable, recalled
 from haloweave.bench import recall as bench
 from haloweave.bench.commands import register
 from haloweave.bench.facts import FACTS
-from haloweave.bench.hay import Hay, Piece, planted
+from haloweave.bench.hay import Hay, Piece, planted, sizes
 from haloweave.errors import EngineFault, InvalidInput
 from haloweave.events import Recalled
 from haloweave.journal.archive import Archive, Found
@@ -130,7 +130,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> bench.Recollection:
     (folder / "talk.txt").write_text(text)
     s = settings(budget=512, policy="halo", **SMALL)
     hay, facts = Hay([folder], 0), FACTS[:6]
-    stream = planted(hay.pieces(), facts, 5_000, bench.sizes(fake(s, None, None)), 0)
+    stream = planted(hay.pieces(), facts, 5_000, sizes(fake(s, None, None).codec), 0)
     run = bench.Bench(s, hay, stream, fake, {"model": "fake"}, 8_000, facts=facts)
     assert list(run.run(["window"], alarms=6)) == ["none", "recall", "window", "full"]
     return run.found

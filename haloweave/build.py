@@ -66,7 +66,12 @@ def laws(s: Settings) -> Laws:
 def cull_policy(s: Settings) -> CullPolicy:
     """Who dies."""
     dimmest = DimmestFirst(
-        laws=laws(s), smooth=s.smooth, run=s.run_bias, entropy=s.entropy_bias, age=s.age_bias
+        laws=laws(s),
+        smooth=s.smooth,
+        run=s.run_bias,
+        entropy=s.entropy_bias,
+        age=s.age_bias,
+        units=s.units,
     )
     return Rejoined(dimmest, laws(s), s.rejoin) if s.rejoin else dimmest
 

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     rejoin: int = Field(0, ge=0)
     """Lone survivors of at most so many tokens die too, and as many tokens of the smallest gaps stay; 0: off.
     Costs a little while rows are dropped live, helps where the text will be read again."""
+    units: Literal["mean", "max"] = "mean"
+    """Whether a log line is as bright as its tokens on average, or as the brightest of them."""
     run_bias: float = Field(0.0, allow_inf_nan=False)
     entropy_bias: float = Field(0.0, allow_inf_nan=False)
     age_bias: float = Field(0.0, allow_inf_nan=False)

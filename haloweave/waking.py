@@ -149,7 +149,11 @@ def _up(
         awake.keeper.close(awake.mind.state)
 
 
-_REPLAYED = ("model", "dtype", "device", "threads", "policy", "half_life", "chunk", "seed")
+_REPLAYED = (
+    *("model", "dtype", "device", "threads", "chunk", "seed"),
+    *("policy", "half_life", "prior", "surprise", "value_weighted", "value_power"),
+    *("head_pooling", "observed_layers"),
+)
 """Settings by which passes are repeated: with others they come out otherwise."""
 
 

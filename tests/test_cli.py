@@ -569,7 +569,7 @@ def test_there_is_prose_and_a_log_on_any_machine(tmp_path: Path, monkeypatch: py
     assert len(logs) == 1
     assert "pip's log of the installation" in logs[0].title
     assert 500 <= len(logs[0].text) <= 700
-    assert sum(len(p.text) for p in found if p.speaker.value == "user") >= 3000
+    assert sum(len(p.text) for p in found if p.speaker.value == "text") >= 3000
     assert not any(re.search(r"https?://|\]\(|```", p.text) for p in found)
 
 

@@ -63,7 +63,7 @@ def decode(loaded: Any, settings: Settings, rows: int, *, tokens: int = 24, runs
 def fill(mind: Mind, ids: np.ndarray, chunk: int = 256) -> None:
     """Give a mind these tokens as its context."""
     for start in range(0, len(ids), chunk):
-        mind.feed_ids(ids[start : start + chunk], Source.USER)
+        mind.feed_ids(ids[start : start + chunk], Source.TEXT)
 
 
 def spoken(mind: Mind, tokens: int) -> float:
@@ -122,7 +122,7 @@ def bookkeeping(settings: Settings, slots: int = 8192, ticks: int = 300) -> Book
     policy, cull, laws = build.brightness_policy(s), build.cull_policy(s), build.laws(s)
     mirror, journal = Mirror(), MemoryJournal()
     first = Tokens.make(
-        rng.integers(0, 40_000, slots - ticks), first_uid=0, source=Source.USER, brightness=128
+        rng.integers(0, 40_000, slots - ticks), first_uid=0, source=Source.TEXT, brightness=128
     )
     mirror.append(first)
     mass = rng.random(slots).astype(np.float32)

@@ -94,9 +94,9 @@ def cases(
 def _read(loaded: Any, s: Settings, opening: int, context: np.ndarray) -> Any:
     """A mind that has read a text, an opening token before it as the scorer reads it."""
     mind = build.mind_of(s.model_copy(update={"budget": CONTEXT + NEXT + 1, "system": ""}), loaded)
-    mind.feed_ids([opening], Source.USER)
+    mind.feed_ids([opening], Source.TEXT)
     for at in range(0, len(context), s.chunk):
-        mind.feed_ids(context[at : at + s.chunk], Source.USER)
+        mind.feed_ids(context[at : at + s.chunk], Source.TEXT)
     return mind
 
 

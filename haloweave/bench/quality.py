@@ -18,6 +18,7 @@ from haloweave import build
 from haloweave.bench.stats import Interval, paired
 from haloweave.errors import InvalidInput
 from haloweave.events import Fed
+from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
 from haloweave.settings import Settings
 
@@ -40,7 +41,7 @@ def read_scored(mind: Mind, text: str, limit: int, arm: str = "") -> Losses:
     """Read `limit` tokens of a text; the loss of each chunk."""
     ids = mind.codec.encode([text])[0][:limit]
     exact = b"".join(mind.codec.piece(i) for i in ids).decode("utf-8", "ignore")
-    fed = [e for e in mind.listen(exact, score=True) if isinstance(e, Fed)]
+    fed = [e for e in mind.listen(exact, Source.TEXT, score=True) if isinstance(e, Fed)]
     nats = np.array([-(e.logprob or 0.0) for e in fed])
     return Losses(arm, nats, np.array([e.tokens for e in fed]), max(e.rows for e in fed))
 

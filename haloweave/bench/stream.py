@@ -64,7 +64,7 @@ def stream(
     marks = {int(chunks * (_WARM + (1 - _WARM) * k / 20)) for k in range(20)} | {chunks - 1}
     for n in range(chunks):
         start = time.perf_counter()
-        mind.feed_ids(ids(n)[:chunk], Source.USER)
+        mind.feed_ids(ids(n)[:chunk], Source.TEXT)
         took = time.perf_counter() - start
         seen.tokens += chunk
         seen.rows_peak = max(seen.rows_peak, mind.rows)

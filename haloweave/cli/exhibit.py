@@ -17,7 +17,7 @@ from rich.text import Text
 from haloweave import look
 from haloweave.cli import fuel, ingest, show
 from haloweave.cli.fate import Fate
-from haloweave.cli.reading import Reader, Said, readers
+from haloweave.cli.reading import Reader, Said, turns
 from haloweave.cli.report import PlainReport
 from haloweave.cli.session import Session
 from haloweave.cli.tally import Tally
@@ -31,7 +31,6 @@ _PROSE, _LOG = 0.55 * 4.6, 0.45 * 2.3
 """Share of the text, times characters a token."""
 _SHOWN = 160
 """Tokens of the distant context that are shown."""
-_LOGS = (".log", ".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,17 @@ class Exhibit:
 
 
 def of_files(names: Sequence[str], ask: Sequence[str] | None) -> Exhibit:
-    """Files that the person named: logs and rows as LOG, all else as what the person says."""
-    sources = [Source.LOG if n.lower().endswith(_LOGS) else Source.USER for n in names]
-    found = [readers([n], lines=s is Source.LOG)[0] for n, s in zip(names, sources, strict=True)]
+    """Files that the person named."""
     questions = tuple(ask or ("What was this text about? Answer in one sentence.",))
-    return Exhibit(tuple(zip(found, sources, strict=True)), questions)
+    return Exhibit(tuple((reader, Source[whose.name]) for reader, whose in turns(names)), questions)
 
 
 def of_this_machine(budget: int, ask: Sequence[str] | None) -> Exhibit:
     """Text that is there anyway."""
     wanted = budget * _TIMES
     found = fuel.passages(prose=int(wanted * _PROSE), log=int(wanted * _LOG))
-    turns = tuple((Said(p.title, p.text), Source[p.speaker.name]) for p in found)
-    return Exhibit(turns, tuple(ask or (found[-1].question,)))
+    read = tuple((Said(p.title, p.text), Source[p.speaker.name]) for p in found)
+    return Exhibit(read, tuple(ask or (found[-1].question,)))
 
 
 def run(tools: Tools, session: Session, exhibit: Exhibit, how: Sampling, limit: int) -> bool:
@@ -64,7 +61,7 @@ def run(tools: Tools, session: Session, exhibit: Exhibit, how: Sampling, limit: 
     with PlainReport(tools) as report:
         tools.out.print(f"A context of {session.budget} tokens is about to read:", style="bold")
         for turn, source in exhibit.turns:
-            tools.out.print(f"  {turn.name}, as {source.name.lower()} text", soft_wrap=True)
+            tools.out.print(f"  {turn.name}, as {show.kind(source)}", soft_wrap=True)
         reading = ingest.read(session, exhibit.turns, report, watch=fate.watch)
         before = session.view()
         stopped = reading.interrupted or ingest.ask(session, exhibit.questions, how, limit, report)
@@ -117,12 +114,12 @@ def _what_died(tools: Tools, session: Session, view: View, tally: Tally, fate: F
     """Counts, a passage with its holes, and some of the lines that went."""
     _title(tools, "what died")
     for source, count in tally.culled.most_common():
-        tools.out.print(f"  {count:>6,} tokens of {source.name.lower()} text")
+        tools.out.print(f"  {count:>6,} tokens of {show.kind(source)}")
     if not tally.dead:
         tools.out.print("nothing: the text fitted into the context")
         return
     colour = bool(tools.out.color_system)
-    prose = fate.passage(view, session.codec, Source.USER, 110, colour=colour)
+    prose = fate.passage(view, session.codec, Source.TEXT, 110, colour=colour)
     if prose:
         how = "struck through" if colour else "dots"
         tools.out.print(f"\na passage of prose, the dead as {how}:", style="dim")

@@ -45,7 +45,7 @@ def passages(prose: int, log: int) -> list[Passage]:
         if sum(len(p.text) for p in read) >= prose:
             break
         question = f"In one sentence: what is {name} for?"
-        read.append(Passage(f"the first paragraphs about the package {name}", Speaker.USER, text, question))
+        read.append(Passage(f"the first paragraphs about the package {name}", Speaker.TEXT, text, question))
     title, lines = _log()
     half = len(read) // 2
     return [*read[:half], Passage(title, Speaker.LOG, _share(lines, log)), *read[half:]]

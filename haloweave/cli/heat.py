@@ -79,7 +79,7 @@ def of_attention(s: Settings, loaded: Any, ids: list[int], progress: Progress) -
         )
     mind = build.mind_of(s.model_copy(update={"budget": rows, "tail": 0.0}), loaded)
     for at in range(0, len(ids), s.chunk):
-        mind.feed_ids(ids[at : at + s.chunk], Source.USER)
+        mind.feed_ids(ids[at : at + s.chunk], Source.TEXT)
         progress("reading", min(at + s.chunk, len(ids)), len(ids))
     return dimmer(mind.view.tokens.brightness, s.sinks)
 

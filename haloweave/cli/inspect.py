@@ -37,7 +37,7 @@ def inspect(
     files: Files = None,
     mind: Mind = None,
     at: At = None,
-    source: options.Source = Speaker.USER,
+    source: options.Source = None,
     model: options.Model = None,
     budget: options.Budget = None,
     policy: options.PolicyOption = None,
@@ -98,14 +98,14 @@ def _when(moment: Moment) -> str:
     return f"tick {moment.view.tick:,} of {moment.newest:,} · {rows} · {lit}"
 
 
-def _read(tools: Tools, files: list[str], source: Speaker, s: Settings, as_json: bool) -> None:
+def _read(tools: Tools, files: list[str], source: Speaker | None, s: Settings, as_json: bool) -> None:
     from haloweave.cli import ingest
-    from haloweave.cli.reading import readers
+    from haloweave.cli.reading import turns
     from haloweave.cli.report import PlainReport, status_line
     from haloweave.cli.waiting import awake
     from haloweave.memory.tokens import Source
 
-    found = [(reader, Source[source.name]) for reader in readers(files, lines=source is not Speaker.USER)]
+    found = [(reader, Source[whose.name]) for reader, whose in turns(files, source)]
     with awake(tools, s) as session:
         with PlainReport(tools) as report:
             reading = ingest.read(session, found, report)

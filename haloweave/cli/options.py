@@ -21,6 +21,7 @@ class Speaker(StrEnum):
     """Whose text a stream is."""
 
     LOG = "log"
+    TEXT = "text"
     USER = "user"
     TOOL = "tool"
 
@@ -91,11 +92,12 @@ Threads = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout; messages go to stderr.")]
 Source = Annotated[
-    Speaker,
+    Speaker | None,
     typer.Option(
         "--source",
         "-s",
-        help="Whose text it is. Lines of logs and tools live and die whole; the person's words fade slowly.",
+        help="Whose text it is. Lines of logs and tools live and die whole, the person's words fade most "
+        "slowly. (by name: .log, .csv, .tsv, .jsonl and a pipe are logs, all else is text)",
     ),
 ]
 

@@ -16,9 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from haloweave.cli.options import Speaker
 from haloweave.errors import InvalidInput
 
 PIPE = "-"
+_LOGS = (".log", ".csv", ".tsv", ".jsonl")
+_LINED = (Speaker.LOG, Speaker.TOOL)
+"""Whose lines mean something one by one."""
 _READ = 1 << 16
 _LONGEST = 1 << 20  # characters held back while waiting for the end of a line
 _BAD = re.compile("[\udc80-\udcff]")
@@ -131,14 +135,26 @@ def _stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def readers(names: Sequence[str], *, lines: bool) -> list[Reader]:
-    """One for each name. Raises InvalidInput where something cannot be read, before anything is loaded."""
+def turns(names: Sequence[str], source: Speaker | None = None) -> list[tuple[Reader, Speaker]]:
+    """Files, and whose text each is: what was said, or what its name tells (a pipe is a log).
+
+    Raises InvalidInput where something cannot be read, before anything is loaded.
+    """
+    _readable(names)
+    whose = [source or _by_name(name) for name in names]
+    return [(Reader(n, lines=w in _LINED), w) for n, w in zip(names, whose, strict=True)]
+
+
+def _by_name(name: str) -> Speaker:
+    return Speaker.LOG if name == PIPE or name.lower().endswith(_LOGS) else Speaker.TEXT
+
+
+def _readable(names: Sequence[str]) -> None:
     for name in names:
         if name != PIPE:
             _check(Path(name))
     if sum(name == PIPE for name in names) > 1:
         raise InvalidInput("standard input (-) can be read only once; name it once")
-    return [Reader(name, lines=lines) for name in names]
 
 
 def _check(path: Path) -> None:

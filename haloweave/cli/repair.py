@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haloweave.cli import options
-from haloweave.cli.options import settings_of
+from haloweave.cli.options import Speaker, settings_of
 from haloweave.cli.tools import Tools, tools_of
 from haloweave.errors import InvalidInput
 from haloweave.settings import Settings
@@ -171,9 +171,9 @@ def _outcome(
 
 
 def _read(tools: Tools, name: str) -> str:
-    from haloweave.cli.reading import readers
+    from haloweave.cli.reading import turns
 
-    (reader,) = readers([name], lines=False)
+    ((reader, _),) = turns([name], Speaker.TEXT)
     content = "".join(reader)
     if reader.interrupted:
         raise KeyboardInterrupt

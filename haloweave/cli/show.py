@@ -138,6 +138,11 @@ def whose(source: Source) -> str:
     return who.get(source, f"a {source.name.lower()}")
 
 
+def kind(source: Source) -> str:
+    """What sort of text it is, to the person."""
+    return "text" if source is Source.TEXT else f"{source.name.lower()} text"
+
+
 def provenance(told: Provenance) -> str:
     """Where a memory comes from, in words."""
     culled = f", culled from tick {told.culls[0].tick} on" if told.culls else ""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from haloweave.cli import options
-from haloweave.cli.options import Speaker, plain, settings_of
+from haloweave.cli.options import plain, settings_of
 from haloweave.cli.tools import tools_of
 
 Files = Annotated[
@@ -27,7 +27,7 @@ Every = Annotated[
 def stream(
     context: typer.Context,
     files: Files,
-    source: options.Source = Speaker.LOG,
+    source: options.Source = None,
     ask: Ask = None,
     every: Every = 0,
     model: options.Model = None,
@@ -55,7 +55,7 @@ def stream(
     """
     from haloweave.build import sampling
     from haloweave.cli import ingest
-    from haloweave.cli.reading import readers
+    from haloweave.cli.reading import turns
     from haloweave.cli.report import JsonReport, PlainReport
     from haloweave.cli.waiting import awake, kept
     from haloweave.memory.tokens import Source
@@ -73,14 +73,13 @@ def stream(
         threads=threads,
     )
     s = settings_of(**given)
-    found = readers(files, lines=source is not Speaker.USER)
+    found = turns(files, source)
     woken = kept(tools, mind, given) if mind is not None else awake(tools, s)
     with woken as session, (JsonReport if as_json else PlainReport)(tools) as report:
         if session.kept is not None:
             s = session.kept.settings
             tools.say(f"{session.kept.name}: {session.kept.resumed}")
-        turns = [(file, Source[source.name]) for file in found]
-        reading = ingest.read(session, turns, report, every=every)
+        reading = ingest.read(session, [(f, Source[w.name]) for f, w in found], report, every=every)
         stopped = ingest.ask(session, ask or (), sampling(s), s.limit, report)
         reading = ingest.settled(session, reading, report)
         report.summary(reading, session.budget)

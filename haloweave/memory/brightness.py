@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from haloweave.errors import InvalidInput
+from haloweave.memory.smoothing import smoothed
 from haloweave.memory.tokens import FULL, SINKS, AttentionSample, Source, View
 
 TYPICAL = 3.0
@@ -96,11 +97,19 @@ class SourceRule:
     """Factor on the attention received."""
     half_life: float = 512.0
     """Tokens after which evidence counts half."""
+    prior: float = 1.0
+    """Factor on the weight of the brightness at birth. What a person says is worth remembering; of a text
+    that is read, what helps to foresee its next word is worth more."""
+    spread: int = 1
+    """Neighbours, an odd number, over which surprise is averaged: above 1, what said something new lives on
+    with the words around it."""
 
     def __post_init__(self) -> None:
         _expect("birth", self.birth, 0 <= self.birth <= FULL)
         _expect("gain", self.gain, self.gain >= 0)
         _expect("half_life", self.half_life, self.half_life > 0)
+        _expect("prior", self.prior, self.prior >= 0)
+        _expect("spread", self.spread, self.spread >= 1 and self.spread % 2 == 1)
 
 
 def _expect(field: str, value: int | float, fits: bool) -> None:
@@ -111,18 +120,19 @@ def _expect(field: str, value: int | float, fits: bool) -> None:
 
 RULES: Mapping[Source, SourceRule] = {
     Source.SYSTEM: SourceRule(birth=224.0, half_life=2048.0),
-    Source.USER: SourceRule(birth=192.0, half_life=1024.0),
+    Source.USER: SourceRule(birth=192.0, half_life=1024.0, prior=16.0, spread=11),
     Source.MODEL: SourceRule(),
     Source.TOOL: SourceRule(birth=128.0, half_life=256.0),
-    Source.LOG: SourceRule(birth=96.0, half_life=128.0),
+    Source.LOG: SourceRule(birth=96.0, half_life=512.0, prior=4.0),
     Source.MEMORY: SourceRule(birth=192.0),
     Source.MARKER: SourceRule(birth=64.0, half_life=256.0),
     Source.CONTROL: SourceRule(birth=FULL),
+    Source.TEXT: SourceRule(birth=192.0, half_life=1024.0),
 }
 """Logs fade fast, the person's words slowly."""
 
 
-def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndarray, "8"]:
+def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndarray, "9"]:
     return np.array([getattr(rules.get(s, SourceRule()), name) for s in Source], np.float64)
 
 
@@ -130,14 +140,15 @@ def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndar
 class Halo:
     """Exponential average of relative, value-weighted attention, with the birth brightness as a prior.
 
-    The score of a token after n queries is a weighted mean of its prior (weight `prior * decay**n`) and
+    The score of a token after n queries is a weighted mean of its birth (weight `prior * decay**n`, times its
+    source's own `prior`) and
     of what each query paid it (weight `decay**age`), so a newborn starts at its source's brightness,
     blends evidence in, and carries no bias from having been seen by few queries.
     """
 
     rules: Mapping[Source, SourceRule] = field(default_factory=lambda: RULES)
     prior: float = 32.0
-    """Weight of the birth brightness, in queries."""
+    """Weight of the brightness at birth, in queries."""
     value_weighted: bool = True
     surprise: float = 1.0
     """How far the brightness at birth follows from what a token tells: times (nats / TYPICAL) to this power.
@@ -151,12 +162,16 @@ class Halo:
         return self.rules.get(source, SourceRule()).birth
 
     @cached_property
-    def _log_decay(self) -> Float64[np.ndarray, "8"]:
+    def _log_decay(self) -> Float64[np.ndarray, "9"]:
         return np.asarray(-np.log(2.0) / _by_source(self.rules, "half_life"))
 
     @cached_property
-    def _gain(self) -> Float64[np.ndarray, "8"]:
+    def _gain(self) -> Float64[np.ndarray, "9"]:
         return _by_source(self.rules, "gain")
+
+    @cached_property
+    def _prior(self) -> Float64[np.ndarray, "9"]:
+        return np.asarray(self.prior * _by_source(self.rules, "prior"))
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
         tokens, sample = view.tokens, sample.of(view)
@@ -166,8 +181,9 @@ class Halo:
         q = np.minimum(sample.queries, age)
         log_decay = self._log_decay[tokens.source]
         per_query = -1.0 / np.expm1(log_decay)
-        before = self._weight(age - q, log_decay, per_query)
-        after = self._weight(age, log_decay, per_query)
+        prior = self._prior[tokens.source]
+        before = _weight(age - q, log_decay, per_query, prior)
+        after = _weight(age, log_decay, per_query, prior)
         fresh = per_query * -np.expm1(q * log_decay)
         score = np.exp(q * log_decay) * before * self._told(view, sample) + fresh * evidence
         return to_brightness(score / after)
@@ -176,14 +192,26 @@ class Halo:
         """Scores so far; of the tokens just read, by their source and by how surprising they were."""
         score = to_score(view.tokens.brightness)
         if self.surprise and sample.nats is not None:
-            share = np.clip(sample.nats.astype(np.float64) / TYPICAL, *_SURPRISE)
-            score[len(score) - len(share) :] *= share**self.surprise
+            born = slice(len(score) - len(sample.nats), None)
+            score[born] *= self._news(view.tokens.source[born], sample.nats) ** self.surprise
         return score
 
-    def _weight(self, n: np.ndarray, log_decay: np.ndarray, per_query: np.ndarray) -> np.ndarray:
-        """Total weight of the prior and n queries: prior * d^n + (1 - d^n) / (1 - d)."""
-        faded: np.ndarray = np.exp(n * log_decay)
-        return self.prior * faded + per_query * (1.0 - faded)
+    def _news(self, source: np.ndarray, nats: np.ndarray) -> Float64[np.ndarray, " Q"]:
+        """Surprise as a multiple of what is typical, spread over neighbours of the same source."""
+        share: np.ndarray = np.clip(nats.astype(np.float64) / TYPICAL, *_SURPRISE)
+        for one in np.unique(source).tolist():
+            width = self.rules.get(Source(one), SourceRule()).spread
+            if width > 1:
+                theirs = source == one
+                share[theirs] = smoothed(share[theirs], width)
+        return share
+
+
+def _weight(n: np.ndarray, log_decay: np.ndarray, per_query: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Total weight of the birth and n queries: prior * d^n + (1 - d^n) / (1 - d)."""
+    faded: np.ndarray = np.exp(n * log_decay)
+    weight: np.ndarray = prior * faded + per_query * (1.0 - faded)
+    return weight
 
 
 @dataclass(frozen=True)
@@ -202,11 +230,11 @@ class Linear:
         return FULL
 
     @cached_property
-    def _gain(self) -> Float64[np.ndarray, "8"]:
+    def _gain(self) -> Float64[np.ndarray, "9"]:
         return self.gain * _by_source(self.rules, "gain")
 
     @cached_property
-    def _decay(self) -> Float64[np.ndarray, "8"]:
+    def _decay(self) -> Float64[np.ndarray, "9"]:
         """Sources with a short half-life lose more per tick."""
         return self.decay * 512.0 / _by_source(self.rules, "half_life")
 

@@ -9,13 +9,14 @@ older slot, never to a random number.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from haloweave.errors import InvalidInput
 from haloweave.memory.laws import Laws, hollow_turns
+from haloweave.memory.smoothing import smoothed
 from haloweave.memory.tokens import NO_UNIT, Source, Tokens, View
 
 
@@ -44,8 +45,8 @@ class DimmestFirst:
 
     Priority = brightness, smoothed over `smooth` neighbours, minus `run` x log(1 + length of the dark run
     it stands in), plus `entropy` x local entropy of the token ids (negative: disorder dies first),
-    minus `age` x log(1 + age in tokens). A unit stands as bright as its brightest token; a hollow turn
-    as bright as the marker in it, or, if there is none, it goes before all others.
+    minus `age` x log(1 + age in tokens). A unit stands as bright as its tokens do on average; a hollow
+    turn as bright as the markers in it, or, if there are none, it goes before all others.
     """
 
     laws: Laws = field(default_factory=Laws)
@@ -57,6 +58,8 @@ class DimmestFirst:
     entropy: float = 0.0
     entropy_window: int = 9
     age: float = 0.0
+    units: Literal["mean", "max"] = "mean"
+    """Whether a unit stands as bright as its tokens on average, or as the brightest of them."""
 
     def __post_init__(self) -> None:
         if self.smooth < 1 or self.smooth % 2 == 0 or self.entropy_window < 1:
@@ -73,9 +76,9 @@ class DimmestFirst:
             return CullChoice(np.empty(0, np.int64), "nothing to cull")
         turn = hollow_turns(tokens)
         together = np.where(turn != NO_UNIT, turn, tokens.unit)
-        member, brightest = _items(together[rows], self.priority(view)[rows])
+        member, light = _items(together[rows], self.priority(view)[rows], mean=self.units == "mean")
         size = np.bincount(member)
-        order = np.argsort(brightest, kind="stable")
+        order = np.argsort(light, kind="stable")
         taken = order[: int(np.searchsorted(np.cumsum(size[order]), n)) + 1]
         dead = np.zeros(len(size), np.bool_)
         dead[taken] = True
@@ -107,8 +110,9 @@ class DimmestFirst:
         return score
 
 
-def _items(unit: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Group rows into what dies together: for each row its item, for each item its brightest score.
+def _items(unit: np.ndarray, score: np.ndarray, *, mean: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows into what dies together: for each row its item, for each item the mean of its finite scores
+    or the highest (-inf: it has none).
 
     Items are numbered by their first row, so that a stable sort breaks ties by age.
     """
@@ -117,19 +121,15 @@ def _items(unit: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     member = rank[index]
-    brightest = np.full(len(first), -np.inf)
-    np.maximum.at(brightest, member, score)
-    return member, brightest
-
-
-def smoothed(x: np.ndarray, width: int) -> Float64[np.ndarray, " S"]:
-    """Mean over `width` neighbours (odd); at the ends over those that exist."""
-    half = width // 2
-    total = np.concatenate([[0.0], np.cumsum(x, dtype=np.float64)])
-    slots = np.arange(len(x))
-    low, high = np.maximum(slots - half, 0), np.minimum(slots + half + 1, len(x))
-    mean: np.ndarray = (total[high] - total[low]) / (high - low)
-    return mean
+    light = np.full(len(first), -np.inf)
+    if mean:
+        lit = np.isfinite(score)
+        count = np.bincount(member[lit], minlength=len(first))
+        total = np.bincount(member[lit], score[lit], minlength=len(first))
+        np.divide(total, count, out=light, where=count > 0)
+    else:
+        np.maximum.at(light, member, score)
+    return member, light
 
 
 def runs(mask: Bool[np.ndarray, " S"]) -> list[tuple[int, int]]:

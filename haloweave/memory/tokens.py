@@ -43,6 +43,8 @@ class Source(IntEnum):
     """`[...]`, left where units died."""
     CONTROL = 7
     """The chat template's own tokens; those of one turn share a unit."""
+    TEXT = 8
+    """What is read, and nobody said to the model: a book, an article."""
 
 
 COLUMNS: dict[str, Any] = {

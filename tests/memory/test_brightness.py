@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -290,7 +291,7 @@ class SlowHalo:
         decay = 0.5 ** (1 / rule.half_life)
         paid = self.paid[uid]
         birth = min(rule.birth, float(np.nextafter(np.float32(255), np.float32(0))))
-        prior = self.policy.prior * decay ** len(paid)
+        prior = self.policy.prior * rule.prior * decay ** len(paid)
         weights = [decay**age for age in range(len(paid))]
         total = prior * birth / (FULL - birth) + math.fsum(
             w * p for w, p in zip(weights, reversed(paid), strict=True)
@@ -301,7 +302,7 @@ class SlowHalo:
 
 STEEP = {
     Source.USER: SourceRule(birth=200.0, half_life=20.0),
-    Source.MODEL: SourceRule(birth=30.0, half_life=3.0, gain=2.0),
+    Source.MODEL: SourceRule(birth=30.0, half_life=3.0, gain=2.0, prior=5.0),
     Source.LOG: SourceRule(birth=0.0, half_life=0.5, gain=0.5),
 }
 
@@ -519,7 +520,7 @@ def _newborn(nats: list[float], surprise: float, prior: float = 32.0) -> np.ndar
     policy = Halo(surprise=surprise, prior=prior)
     count = len(nats) + 4
     tokens = Tokens.make(
-        list(range(count)), first_uid=0, source=Source.USER, brightness=policy.birth(Source.USER)
+        list(range(count)), first_uid=0, source=Source.TEXT, brightness=policy.birth(Source.TEXT)
     )
     even = np.ones(count, np.float32)
     told = np.array([TYPICAL] * 4 + nats, np.float32)
@@ -551,6 +552,54 @@ def test_by_hand_what_surprise_makes_of_a_birth() -> None:
 def _evidence_of_the_last(count: int) -> float:
     """Relative mass of the newest of `count` tokens that all got 1, the first four of them sinks."""
     return float(relative(np.ones(count, np.float32), count)[-1])
+
+
+def test_surprise_spreads_over_neighbours_of_the_same_source() -> None:
+    """By hand: a token that told five times what is typical, among silent ones of two sources."""
+    rules = {Source.USER: SourceRule(birth=100.0, spread=3), Source.LOG: SourceRule(birth=100.0)}
+    policy = Halo(rules=rules, surprise=1.0)
+    source = [Source.USER] * 6 + [Source.LOG] + [Source.USER] + [Source.LOG] * 2
+    mirror = Mirror()
+    for one in source:
+        mirror.append(Tokens.make([0], first_uid=mirror.view.next_uid, source=one, brightness=100.0))
+    nats = np.zeros(10, np.float32)
+    nats[[5, 8]] = 5 * TYPICAL
+    even = np.ones(10, np.float32)
+    light = policy.update(mirror.view, AttentionSample(even, even, even, 10, nats))
+    plain = policy.update(mirror.view, AttentionSample(even, even, even, 10, np.zeros(10, np.float32)))
+    assert np.flatnonzero(light != plain).tolist() == [4, 5, 7, 8]  # 7 is the next that the person said
+    assert light[4] == pytest.approx(float(_told_like(policy, mirror.view, 4, (5 + 2 * 0.05) / 3)), rel=1e-4)
+    assert light[8] == pytest.approx(float(_told_like(policy, mirror.view, 8, 5.0)), rel=1e-4)
+
+
+def _told_like(policy: Halo, view: View, slot: int, share: float) -> np.float32:
+    """Brightness of a slot as if every token of its source had told so many times what is typical."""
+    rules = {source: replace(rule, spread=1) for source, rule in policy.rules.items()}
+    even = np.ones(len(view.tokens), np.float32)
+    nats = np.full(len(view.tokens), share * TYPICAL, np.float32)
+    sample = AttentionSample(even, even, even, len(even), nats)
+    return np.float32(replace(policy, rules=rules).update(view, sample)[slot])
+
+
+def test_a_sources_prior_is_a_factor_on_the_policys() -> None:
+    heavy = {Source.USER: SourceRule(birth=240.0, prior=4.0)}
+    once = {Source.USER: SourceRule(birth=240.0)}
+    view = view_of(text(12, source=Source.USER))
+    sample = sample_of([0.1 * n for n in range(12)], 3)
+    assert np.array_equal(
+        Halo(rules=heavy, prior=8.0).update(view, sample), Halo(rules=once, prior=32.0).update(view, sample)
+    )
+    assert not np.array_equal(
+        Halo(rules=heavy, prior=8.0).update(view, sample), Halo(rules=once, prior=8.0).update(view, sample)
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"prior": -1.0}, {"prior": float("nan")}, {"spread": 0}, {"spread": 4}, {"half_life": 0.0}]
+)
+def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        SourceRule(**wrong)  # type: ignore[arg-type]
 
 
 def test_without_nats_nothing_is_surprising() -> None:

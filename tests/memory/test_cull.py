@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from memory_strategies import Row, chats, contexts, renumbered, rows_of, streams, text, view_of
 
 from haloweave.errors import InvalidInput
-from haloweave.memory.cull import DimmestFirst, dark_run, local_entropy, smoothed
+from haloweave.memory.cull import DimmestFirst, dark_run, local_entropy
 from haloweave.memory.laws import Laws, hollow_turns, spread
+from haloweave.memory.smoothing import smoothed
 from haloweave.memory.tokens import FULL, NO_UNIT, Source, Tokens, View
 
 FREE = Laws(sinks=0, tail=0, lock=300.0)
@@ -160,14 +161,24 @@ def naive_entropy(ids: list[int], slot: int, window: int) -> float:
     return -math.fsum(p * math.log(p) for p in shares)
 
 
-def naive_items(rows: list[Row], slots: set[int], score: list[float]) -> list[tuple[float, int, list[int]]]:
-    """What dies together, dimmest first, ties to the older: (brightest score, first slot, slots)."""
+def naive_items(
+    rows: list[Row], slots: set[int], score: list[float], units: str = "mean"
+) -> list[tuple[float, int, list[int]]]:
+    """What dies together, dimmest first, ties to the older: (score, first slot, slots)."""
     groups: dict[object, list[int]] = {}
     turns = naive_turns(rows)
     for s in sorted(slots):
         unit = turns.get(s, rows[s].unit)
         groups.setdefault(("alone", s) if unit == NO_UNIT else unit, []).append(s)
-    return sorted((max(score[s] for s in g), g[0], g) for g in groups.values())
+    return sorted((naive_light([score[s] for s in g], units), g[0], g) for g in groups.values())
+
+
+def naive_light(scores: list[float], units: str) -> float:
+    """Of a unit, from those of its tokens; control tokens have none."""
+    finite = [s for s in scores if math.isfinite(s)]
+    if not finite:
+        return -math.inf
+    return max(finite) if units == "max" else sum(finite) / len(finite)
 
 
 @given(contexts, laws, st.integers(0, 40))
@@ -192,6 +203,7 @@ policies = st.builds(
     entropy=st.sampled_from([0.0, 30.0, -30.0]),
     entropy_window=st.sampled_from([1, 4, 9]),
     age=st.sampled_from([0.0, 15.0, -15.0]),
+    units=st.sampled_from(["mean", "max"]),
 )
 
 
@@ -200,7 +212,7 @@ def test_choose_takes_the_lowest_priorities_and_no_more_than_needed(
     view: View, policy: DimmestFirst, n: int
 ) -> None:
     rows = rows_of(view.tokens)
-    items = naive_items(rows, naive_eligible(rows, policy.laws), naive_priority(view, policy))
+    items = naive_items(rows, naive_eligible(rows, policy.laws), naive_priority(view, policy), policy.units)
     dead = set(policy.choose(view, n).uids.tolist())
     taken = [i for i in items if rows[i[1]].uid in dead]
     left = [i for i in items if rows[i[1]].uid not in dead]
@@ -289,13 +301,16 @@ def test_ties_fall_to_the_older() -> None:
         assert policy.choose(view_of(text(30, brightness=0.1)), 7).uids.tolist() == list(range(7))
 
 
-def test_a_unit_stands_as_bright_as_its_brightest_token() -> None:
+def test_a_unit_stands_as_bright_as_its_tokens_on_average_or_at_most() -> None:
     rows = renumbered(
         text(3, brightness=[0.0, 0.0, 90.0], unit=1, source=Source.LOG), text(3, brightness=50.0)
     )
-    assert dies_first(DimmestFirst(FREE), rows) == 3
-    whole = DimmestFirst(FREE).choose(view_of(rows), 4)
-    assert whole.uids.tolist() == [0, 1, 2, 3, 4, 5]
+    assert dies_first(DimmestFirst(FREE), rows) == 0
+    assert dies_first(DimmestFirst(FREE, units="max"), rows) == 3
+    for policy in (DimmestFirst(FREE), DimmestFirst(FREE, units="max")):
+        assert policy.choose(view_of(rows), 4).uids.tolist() == (
+            [0, 1, 2, 3] if policy.units == "mean" else [0, 1, 2, 3, 4, 5]
+        )
 
 
 def test_run_prefers_long_dark_runs() -> None:

@@ -28,7 +28,7 @@ class Side:
     def read(self, ids: Sequence[int], chunk: int, tell: Callable[[], None]) -> None:
         """Read ids in passes of `chunk`, weaving between them; then `back` leads here."""
         for start in range(0, len(ids), chunk):
-            self.mind.feed_ids(ids[start : start + chunk], Source.USER)
+            self.mind.feed_ids(ids[start : start + chunk], Source.TEXT)
             tell()
         self._kept = self.mind.state() if len(ids) else None
 

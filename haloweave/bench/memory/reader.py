@@ -80,7 +80,7 @@ class MindReader:
         foreseen: np.ndarray | None = None
         for at in range(0, len(ids), self.chunk):
             part = ids[at : at + self.chunk]
-            forward = self.mind.feed_ids(part, Source.USER, score=True)
+            forward = self.mind.feed_ids(part, Source.TEXT, score=True)
             nats = 0.0 if forward.logprobs is None else -float(forward.logprobs.sum())
             count = len(part) if foreseen is not None else len(part) - 1
             nats -= 0.0 if foreseen is None else float(foreseen[part[0]])

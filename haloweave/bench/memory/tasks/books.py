@@ -18,6 +18,7 @@ from haloweave.bench.memory.cases import Case, Piece
 from haloweave.bench.memory.tasks.script import checked, distinct, named
 from haloweave.corpus import book, files
 from haloweave.errors import InvalidInput
+from haloweave.memory.tokens import Source
 
 TASK = "books"
 CHARACTERS = 8
@@ -97,7 +98,7 @@ def _shelf(data: Sequence[Path], rng: np.random.Generator) -> list[_Book]:
 
 
 def _case(open_: _Book, text: str, tokens: int, seed: int, size: Callable[[Piece], int]) -> Case:
-    piece = Piece(text)
+    piece = Piece(text, Source.TEXT)
     if (there := size(piece)) < tokens:
         raise InvalidInput(
             f"{open_.name}: expected {tokens} tokens in {len(text)} characters, got {there}: "

@@ -140,7 +140,7 @@ def test_kl_of_a_compact_mind_step_by_step(loaded: Any, tight: list[Outcome]) ->
     full = build.mind_of(s.model_copy(update={"budget": 140, "policy": "window"}), loaded)
     ids = contest(loaded, TIGHT).encoded(TEXT, 120)
     for start in range(0, len(ids), 8):
-        pair = [m.feed_ids(ids[start : start + 8], Source.USER).logits for m in (full, compact)]
+        pair = [m.feed_ids(ids[start : start + 8], Source.TEXT).logits for m in (full, compact)]
     for n, token in enumerate(outcome.own.ids):
         p, q = (torch.tensor(x).double().softmax(-1) for x in pair)
         slow = sum(float(a * (math.log(a) - math.log(b))) for a, b in zip(p, q, strict=True) if a > 0)
@@ -157,7 +157,7 @@ def test_the_draw_is_the_minds_own(loaded: Any) -> None:
     how = speech(build.sampling(s), mind.codec, seed=7)
     side.read(ids, 8, lambda: None)
     for start in range(0, len(ids), 8):
-        mind.feed_ids(ids[start : start + 8], Source.USER)
+        mind.feed_ids(ids[start : start + 8], Source.TEXT)
     told = [step.token_id for step in spoken(side, [], how, 12, after=ids, tick=15)]
     alone = []
     for _ in range(12):
@@ -523,7 +523,7 @@ def test_ctrl_c_shows_what_there_is(halo: Callable[..., Any], monkeypatch: pytes
 def test_edits_are_what_a_weave_tells(loaded: Any) -> None:
     """`make_room` yields only what changed rows: a side counts on it."""
     mind = build.mind_of(settings(**SMALL, budget=64), loaded)
-    mind.feed_ids(list(range(64)), Source.USER)
+    mind.feed_ids(list(range(64)), Source.TEXT)
     events = list(mind.make_room(1))
     assert events
     assert all(isinstance(e, Edited) for e in events)

@@ -123,13 +123,13 @@ RULES: Mapping[Source, SourceRule] = {
     Source.USER: SourceRule(birth=192.0, half_life=1024.0, prior=16.0, spread=11),
     Source.MODEL: SourceRule(),
     Source.TOOL: SourceRule(birth=128.0, half_life=256.0),
-    Source.LOG: SourceRule(birth=96.0, half_life=1024.0, prior=16.0),
+    Source.LOG: SourceRule(birth=96.0, half_life=512.0, prior=16.0),
     Source.MEMORY: SourceRule(birth=192.0),
     Source.MARKER: SourceRule(birth=64.0, half_life=256.0),
     Source.CONTROL: SourceRule(birth=FULL),
     Source.TEXT: SourceRule(birth=192.0, half_life=1024.0),
 }
-"""Logs are born dim and the person's words bright; of both, what was news stays. Measured: docs/lab-notes.md."""
+"""Logs fade fast, the person's words slowly, and of both what was news stays (docs/lab-notes.md)."""
 
 
 def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndarray, "9"]:

@@ -82,6 +82,11 @@ def test_hay_needs_talk(data: Path) -> None:
     (data / "talk.txt").unlink()
     with pytest.raises(InvalidInput, match="nothing to read"):
         Hay([data])
+    (data / "short.txt").write_text("Yes.\nNo.\n" * 40)
+    with pytest.raises(InvalidInput, match="no talk in"):
+        Hay([data])
+    with pytest.raises(InvalidInput, match=r"no such file.*gone\.log"):
+        Hay([data, data / "gone.log"])
 
 
 def test_every_fact_is_planted_once_and_evenly(data: Path) -> None:

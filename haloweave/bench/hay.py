@@ -45,12 +45,19 @@ class Piece:
 
 class Hay:
     """Turns without facts, the same for the same seed. `data`: files and folders; what ends in .log is a log,
-    the rest is talk."""
+    the rest is talk. Raises InvalidInput where there is no such file, or no talk in any."""
 
     def __init__(self, data: Sequence[Path], seed: int = 0) -> None:
+        if gone := [path for path in data if not path.exists()]:
+            raise InvalidInput(f"no such file or folder: {gone[0]}")
         logs, talks = _split(data)
         rng = np.random.default_rng(seed)
         self._talks = _shuffled(_turns(_dialogues(talks), _TALK), rng)
+        if not self._talks:
+            where = ", ".join(map(str, data))
+            raise InvalidInput(
+                f"no talk in {where}: expected {_TALK} lines of {_SPOKEN} characters"
+            )
         self._logs = _shuffled(_turns((p.read_text("utf-8", "replace") for p in logs), _LOG), rng)
 
     def pieces(self) -> Iterator[Piece]:

@@ -102,6 +102,8 @@ class Tokens:
             raise InvalidInput(f"token ids: expected numbers below 2**31, {err}") from err
         if not 0 <= brightness <= FULL:
             raise InvalidInput(f"brightness: expected 0..{FULL}, got {brightness}")
+        if not NO_UNIT <= unit < 2**31:
+            raise InvalidInput(f"unit: expected {NO_UNIT}..{2**31 - 1}, got {unit}")
         return cls(
             uid=np.arange(first_uid, first_uid + len(ids), dtype=np.int64),
             token_id=ids,

@@ -61,6 +61,12 @@ def test_make_counts_uids_and_fills_the_rest() -> None:
     assert Tokens.make([7], first_uid=0, source=Source.USER).unit.tolist() == [NO_UNIT]
 
 
+@pytest.mark.parametrize("unit", [2**31, -2])
+def test_a_unit_that_no_column_holds_is_refused(unit: int) -> None:
+    with pytest.raises(InvalidInput, match="unit"):
+        Tokens.make([7], first_uid=0, source=Source.USER, unit=unit)
+
+
 @pytest.mark.parametrize("brightness", [float("nan"), float("inf"), -0.5, FULL + 0.5])
 def test_make_refuses_an_impossible_brightness(brightness: float) -> None:
     with pytest.raises(InvalidInput, match="brightness"):

@@ -25,9 +25,6 @@ class Filler:
     """
 
     def __init__(self, data: Sequence[Path], seed: int) -> None:
-        for path in data:
-            if not path.exists():
-                raise InvalidInput(f"no such file or folder: {path}")
         hay = Hay(data, seed)
         self._turns = len(hay.lines(sys.maxsize))
         self._pieces = hay.pieces()

@@ -55,9 +55,7 @@ class Hay:
         self._talks = _shuffled(_turns(_dialogues(talks), _TALK), rng)
         if not self._talks:
             where = ", ".join(map(str, data))
-            raise InvalidInput(
-                f"no talk in {where}: expected {_TALK} lines of {_SPOKEN} characters"
-            )
+            raise InvalidInput(f"no talk in {where}: expected {_TALK} lines of {_SPOKEN} characters")
         self._logs = _shuffled(_turns((p.read_text("utf-8", "replace") for p in logs), _LOG), rng)
 
     def pieces(self) -> Iterator[Piece]:

@@ -50,6 +50,15 @@ def streams(stack: ExitStack, out: Path | None, as_json: bool) -> list[TextIO]:
         raise InvalidInput(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
+def folder(out: Path) -> Path:
+    """There by now. Raises InvalidInput for what cannot be a folder, before hours of work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{out}: cannot be a folder ({error.strerror}); choose another --out") from error
+    return out
+
+
 def put(files: Iterable[TextIO], line: str) -> None:
     """At once: hours of work are not lost with the last of them."""
     for file in files:

@@ -92,6 +92,17 @@ def test_nothing_measured_is_no_report(book: Path, tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "r" / "README.md").exists()
 
 
+def test_a_report_into_a_file_is_refused_before_anything_runs(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r").write_text("mine")
+    done, seen = ran(book, tmp_path / "r", monkeypatch)
+    assert done.exit_code != 0
+    assert "cannot be a folder" in str(done.exception)
+    assert seen == []
+    assert (tmp_path / "r").read_text() == "mine"
+
+
 def test_a_stale_file_is_not_taken_for_a_new_one(
     book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

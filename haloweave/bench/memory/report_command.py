@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from haloweave.bench.memory.commands import Books, Data, Logs, Talks
-from haloweave.bench.report import Model, Threads
+from haloweave.bench.report import Model, Threads, folder
 from haloweave.errors import InvalidInput
 
 _err = Console(stderr=True, highlight=False, emoji=False, markup=False)
@@ -74,7 +74,7 @@ def report(
     from haloweave.bench.memory.shelf import shelf
 
     plots.wanted()
-    out.mkdir(parents=True, exist_ok=True)
+    folder(out)
     files, notes = list(made or []), list[str]()
     if not files:
         on = shelf(data or [], books or [], talks or [], logs or [], tuning=False)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from haloweave.bench.memory.record import Record
-from haloweave.bench.report import Json, Threads, bar, load, put, streams
+from haloweave.bench.report import Json, Threads, bar, folder, load, put, streams
 from haloweave.bench.scale.measure import FULL, QUICK, Part, measure
 
 Out = Annotated[
@@ -52,6 +52,7 @@ def scale(
 
     if page is not None:
         plots.wanted()
+        folder(page)
     plan = QUICK if quick else FULL
     s, loaded = load(model, threads) if model else (_plain(threads), None)
     facts = provenance({"text": 0}, sizes=list(plan.sizes.tokens), rows=plan.sizes.rows)

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from denoisers import EACH, MAX_LEN, V, texts, tiny
+from torch.nn.modules.module import register_module_forward_hook
 
 from haloweave.diffusion.compare import Comparison, Contestant, Facts, compare, mismatches, stability
 from haloweave.diffusion.denoisers.base import Denoiser
@@ -20,6 +23,7 @@ from haloweave.diffusion.denoisers.eco_hybrid import EcoHybrid, EcoHybridConfig
 from haloweave.diffusion.denoisers.transformer import Transformer, TransformerConfig
 from haloweave.diffusion.errors import BadInput
 from haloweave.diffusion.evaluate import Measures
+from haloweave.diffusion.judging import timing
 from haloweave.diffusion.judging.held import Held
 from haloweave.diffusion.judging.intervals import Interval
 from haloweave.diffusion.judging.race import Race, _reaching
@@ -213,6 +217,24 @@ def test_a_denoiser_beside_itself_is_no_better_and_no_worse() -> None:
     assert found.primary == ("b" if found.decisions["b"].keep else "a")
 
 
+@pytest.fixture
+def work_is_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A clock that ticks once for every module that runs: speed is what a denoiser does, whatever else the
+    machine is doing."""
+    ran = itertools.count()
+    now = [0]
+
+    def tick(*_: object) -> None:
+        now[0] = next(ran)
+
+    timed = functools.partial(timing.side_by_side, clock=lambda: float(now[0]))
+    monkeypatch.setattr("haloweave.diffusion.judging.race.side_by_side", timed)
+    hook = register_module_forward_hook(tick)
+    yield
+    hook.remove()
+
+
+@pytest.mark.usefixtures("work_is_time")
 def test_a_slow_one_does_not_replace_the_baseline_and_a_quick_one_does() -> None:
     slow, quick = contestant("slow", transformer(24)), contestant("quick", transformer(1))
     lenient = Rules(nelbo=9, script=9, spread=9, memory=9)

@@ -311,6 +311,16 @@ def test_quality_is_what_is_lost_to_full_context() -> None:
     assert [spot.value.value for spot in curve.spots] == pytest.approx([0.4, 0.1], abs=0.03)
 
 
+def test_an_arm_that_met_fewer_documents_is_not_in_the_curve_of_quality() -> None:
+    """It would stand elsewhere for that alone."""
+    given = [
+        Record("books", arm, 0 if arm == "full" else 256, document, document, "nats", value)
+        for arm, value, documents in (("full", 3.0, "abc"), ("halo", 3.2, "abc"), ("halo+repair", 3.1, "ab"))
+        for document in documents
+    ]
+    assert [curve.arm for curve in curves.quality(Numbers(given))] == ["halo"]
+
+
 # -- the report --
 
 

@@ -108,13 +108,15 @@ def _curves(arms: dict[str, Items], where: Bin, of: Metric) -> list[Curve]:
 
 
 def quality(numbers: Numbers, task: str = BOOKS, name: str = LOSS) -> list[Curve]:
-    """How much is lost to full context against rows, over what both have."""
+    """How much is lost to full context against rows, over what both have. Arms that met fewer documents than
+    others are left out: they would stand elsewhere for that alone."""
     found: dict[str, list[Spot]] = {}
     for budget in sorted(numbers.budgets(task, name)):
         arms = numbers.at(task, name, budget)
-        for arm in [
-            arm for arm in arms if FULL in arms and next(iter(arms[arm].values())).rows == budget > 0
-        ]:
-            to = gap(arms[arm], arms[FULL])
-            found.setdefault(arm, []).extend([Spot(budget, to.value, to.count)] if to.count.numbers else [])
-    return [Curve(arm, tuple(spots)) for arm, spots in found.items() if spots]
+        held = [arm for arm in arms if FULL in arms and next(iter(arms[arm].values())).rows == budget > 0]
+        lost = {arm: gap(arms[arm], arms[FULL]) for arm in held}
+        most = max((to.count.documents for to in lost.values()), default=0)
+        for arm, to in lost.items():
+            if to.count.documents == most > 0:
+                found.setdefault(arm, []).append(Spot(budget, to.value, to.count))
+    return [Curve(arm, tuple(spots)) for arm, spots in found.items()]

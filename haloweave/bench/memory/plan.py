@@ -67,7 +67,7 @@ QUICK = (
     Part("speed", _COSTS, (CONTEXT // 4,), tokens=CONTEXT, count=1),
 )
 FULL = (
-    Part("books", _TEXT, count=6),
+    Part("books", _TEXT, count=12),
     Part("books", _MENDED[1:], _EIGHTH, count=6),
     Part("needles", (*_ASKED, "truncate"), count=6, more=_FACTS),
     Part("talks", (*_ASKED, *_MENDED[1:], "truncate", "redact"), _EIGHTH, count=6, more=_SAID),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,6 +320,23 @@ def test_an_arm_that_met_fewer_documents_is_not_in_the_curve_of_quality() -> Non
         for document in documents
     ]
     assert [curve.arm for curve in curves.quality(Numbers(given))] == ["halo"]
+
+
+def test_a_series_looks_the_same_in_every_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the legend, which names each once, would be wrong wherever a panel lacks the first."""
+    axes = pytest.importorskip("matplotlib.axes")
+    errorbar, seen = axes.Axes.errorbar, []
+
+    def watched(self: Any, *values: Any, **look: Any) -> Any:
+        seen.append((look["label"], look["color"], look["marker"]))
+        return errorbar(self, *values, **look)
+
+    monkeypatch.setattr(axes.Axes, "errorbar", watched)
+    one = {"a": Interval(0.1, 0.0, 0.2)}
+    both = pictures.Differences("both", "x", ["a"], {"512 rows": one, "256 rows": one})
+    pictures.forest(tmp_path / "x.png", [both, replace(both, series={"256 rows": one})])
+    assert [name for name, *_ in seen] == ["512 rows", "256 rows", "256 rows"]
+    assert len(set(seen)) == 2
 
 
 # -- the report --

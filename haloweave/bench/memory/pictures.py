@@ -129,12 +129,14 @@ def forest(path: Path, panels: Sequence[Differences], across: int = 3) -> None:
     """Raises CannotWrite."""
     wide = min(across, len(panels))
     deep = -(-len(panels) // wide)
+    names = dict.fromkeys(name for panel in panels for name in panel.series)
+    style = dict(zip(names, looks(), strict=False))
 
     def draw(figure: Any) -> None:
         grid = figure.subplots(deep, wide, squeeze=False)
         frames = [axes for row in grid for axes in row]
         for axes, panel in zip(frames, panels, strict=False):
-            _differences(axes, panel)
+            _differences(axes, panel, style)
         for row in range(deep):
             _share_names(grid[row], panels[row * wide : (row + 1) * wide])
         for axes in frames[len(panels) :]:
@@ -145,14 +147,14 @@ def forest(path: Path, panels: Sequence[Differences], across: int = 3) -> None:
     drawn(path, (1.2 + 3.7 * wide, 0.7 + (1.0 + 0.32 * lines) * deep), draw)
 
 
-def _differences(axes: Any, panel: Differences) -> None:
+def _differences(axes: Any, panel: Differences, style: Looks) -> None:
     axes.axvline(0, color="0.5", linewidth=0.9)
     apart = 0.5 / max(len(panel.series), 1)
-    for number, (look, (name, told)) in enumerate(zip(looks(), panel.series.items(), strict=False)):
+    for number, (name, told) in enumerate(panel.series.items()):
         middle = apart * (number - (len(panel.series) - 1) / 2)
         places = [panel.names.index(other) + middle for other in told]
         doubt = _doubt(list(told.values()))
-        plain = look | {"linestyle": "none", "markersize": 5}
+        plain = style[name] | {"linestyle": "none", "markersize": 5}
         values = [one.value for one in told.values()]
         axes.errorbar(values, places, xerr=doubt, label=_drawable(name), capsize=2.5, elinewidth=1.2, **plain)
     axes.set_yticks(range(len(panel.names)), [_drawable(name) for name in panel.names], fontsize="small")

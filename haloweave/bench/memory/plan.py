@@ -63,14 +63,14 @@ QUICK = (
     Part("passkey", ("none", "window", "halo", "halo+recall"), _EIGHTH, tokens=50 * 256, count=1, more=_NEAR),
     Part("lines", _ASKED, _EIGHTH, count=1, more=_BACK),
     Part("logs", (*_ASKED, *_MENDED), _EIGHTH, count=1, more=_RARE),
-    Part("talks", (*_ASKED, *_MENDED, *REREAD), _EIGHTH, count=1, more=_SAID),
+    Part("talks", (*_ASKED, *_MENDED, "truncate", "redact"), _EIGHTH, count=1, more=_SAID),
     Part("speed", _COSTS, (CONTEXT // 4,), tokens=CONTEXT, count=1),
 )
 FULL = (
     Part("books", _TEXT, count=12),
     Part("books", _MENDED[1:], _EIGHTH, count=6),
     Part("needles", (*_ASKED, "truncate"), count=6, more=_FACTS),
-    Part("talks", (*_ASKED, *_MENDED[1:], "truncate", "redact"), _EIGHTH, count=6, more=_SAID),
+    Part("talks", (*_ASKED, *_MENDED[1:], *REREAD), _EIGHTH, count=6, more=_SAID),
     Part("logs", (*_ASKED, "truncate", "cull"), _EIGHTH, count=6, more=_RARE),
     Part("lines", (*_ASKED, "truncate"), _EIGHTH, count=6, more=_BACK),
     Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=1, more=_NEAR),

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     value_power: float = Field(1.0, ge=0, le=8, allow_inf_nan=False)
     """To which power it counts."""
     prior: float = Field(32.0, ge=0, allow_inf_nan=False)
-    """Queries that the brightness at birth weighs as much as."""
+    """Queries that the brightness at birth weighs as much as, times a factor of its source."""
     surprise: float = Field(1.0, ge=0, le=4, allow_inf_nan=False)
     """How far a token is born the brighter the more it surprised the model (a power of its surprisal); 0: not
     at all."""

@@ -293,6 +293,21 @@ def test_numbers_that_are_not_finite_are_a_fault() -> None:
     engine.feed([3])
 
 
+def test_a_scored_pass_asks_every_row_for_finite_numbers() -> None:
+    """The surprisal of each token is remembered as brightness, not that of the last alone."""
+    engine = engine_of("llama")
+
+    def spoiled(_: object, __: object, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_fill(1, torch.tensor([0]), float("nan"))
+
+    hook = engine._model.lm_head.register_forward_hook(spoiled)
+    with pytest.raises(EngineFault, match="not finite"):
+        engine.feed([1, 2, 3], score=True)
+    assert engine.rows == 0
+    hook.remove()
+    engine.feed([1, 2, 3], score=True)
+
+
 def test_recurrent_layers_are_refused() -> None:
     from transformers import MambaConfig, MambaForCausalLM
 

@@ -101,8 +101,8 @@ class SourceRule:
     """Factor on the weight of the brightness at birth. What a person says is worth remembering; of a text
     that is read, what helps to foresee its next word is worth more."""
     spread: int = 1
-    """Neighbours, an odd number, over which surprise is averaged: above 1, what said something new lives on
-    with the words around it."""
+    """Neighbours of one pass, an odd number, over which surprise is averaged: above 1, what said something
+    new lives on with the words around it."""
 
     def __post_init__(self) -> None:
         _expect("birth", self.birth, 0 <= self.birth <= FULL)
@@ -132,7 +132,7 @@ RULES: Mapping[Source, SourceRule] = {
 """Logs fade fast, the person's words slowly, and of both what was news stays (docs/lab-notes.md)."""
 
 
-def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndarray, "9"]:
+def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndarray, " sources"]:
     return np.array([getattr(rules.get(s, SourceRule()), name) for s in Source], np.float64)
 
 
@@ -140,10 +140,9 @@ def _by_source(rules: Mapping[Source, SourceRule], name: str) -> Float64[np.ndar
 class Halo:
     """Exponential average of relative, value-weighted attention, with the birth brightness as a prior.
 
-    The score of a token after n queries is a weighted mean of its birth (weight `prior * decay**n`, times its
-    source's own `prior`) and
-    of what each query paid it (weight `decay**age`), so a newborn starts at its source's brightness,
-    blends evidence in, and carries no bias from having been seen by few queries.
+    The score of a token after n queries is a weighted mean of its birth (weight `prior * decay**n`, times
+    its source's own `prior`) and of what each query paid it (weight `decay**age`), so a newborn starts at
+    its source's brightness, blends evidence in, and carries no bias from having been seen by few queries.
     """
 
     rules: Mapping[Source, SourceRule] = field(default_factory=lambda: RULES)
@@ -162,15 +161,15 @@ class Halo:
         return self.rules.get(source, SourceRule()).birth
 
     @cached_property
-    def _log_decay(self) -> Float64[np.ndarray, "9"]:
+    def _log_decay(self) -> Float64[np.ndarray, " sources"]:
         return np.asarray(-np.log(2.0) / _by_source(self.rules, "half_life"))
 
     @cached_property
-    def _gain(self) -> Float64[np.ndarray, "9"]:
+    def _gain(self) -> Float64[np.ndarray, " sources"]:
         return _by_source(self.rules, "gain")
 
     @cached_property
-    def _prior(self) -> Float64[np.ndarray, "9"]:
+    def _prior(self) -> Float64[np.ndarray, " sources"]:
         return np.asarray(self.prior * _by_source(self.rules, "prior"))
 
     def update(self, view: View, sample: AttentionSample) -> Float32[np.ndarray, " S"]:
@@ -230,11 +229,11 @@ class Linear:
         return FULL
 
     @cached_property
-    def _gain(self) -> Float64[np.ndarray, "9"]:
+    def _gain(self) -> Float64[np.ndarray, " sources"]:
         return self.gain * _by_source(self.rules, "gain")
 
     @cached_property
-    def _decay(self) -> Float64[np.ndarray, "9"]:
+    def _decay(self) -> Float64[np.ndarray, " sources"]:
         """Sources with a short half-life lose more per tick."""
         return self.decay * 512.0 / _by_source(self.rules, "half_life")
 

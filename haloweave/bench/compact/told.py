@@ -50,7 +50,8 @@ class Told:
         self.records += numbers
 
     def _write(self, lines: Iterable[str]) -> None:
-        put(self.streams, "\n".join(lines))
+        for line in lines:
+            put(self.streams, line)
 
 
 def by_judge(judge: Judge, read: Mapping[str, str], say: int, note: Callable[[str], None]) -> Judging:

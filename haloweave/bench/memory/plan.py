@@ -70,7 +70,7 @@ FULL = (
     Part("books", _TEXT, count=12),
     Part("books", _MENDED[1:], _EIGHTH, count=6),
     Part("needles", (*_ASKED, "truncate"), count=6, more=_FACTS),
-    Part("talks", (*_ASKED, *_MENDED[1:], *REREAD), _EIGHTH, count=6, more=_SAID),
+    Part("talks", (*_ASKED, *_MENDED[1:], "halo+both", *REREAD), _EIGHTH, count=6, more=_SAID),
     Part("logs", (*_ASKED, "truncate", "cull"), _EIGHTH, count=6, more=_RARE),
     Part("lines", (*_ASKED, "truncate"), _EIGHTH, count=6, more=_BACK),
     Part("passkey", _FAR, _EIGHTH, tokens=50 * 256, count=1, more=_NEAR),

@@ -25,6 +25,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Names of weights that could run code: never read."""
 _DTYPES: Final[Mapping[str, torch.dtype]] = {
     "float32": torch.float32,
+    "float64": torch.float64,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
@@ -48,6 +49,8 @@ def dtype(name: str, place: torch.device) -> torch.dtype:
         return torch.bfloat16 if place.type == "cuda" else torch.float32
     if name not in _DTYPES:
         raise InvalidInput(f"dtype {name!r}: expected auto, {', '.join(_DTYPES)}")
+    if name == "float64" and place.type == "mps":
+        raise InvalidInput("dtype 'float64': mps has none; use float32, or the cpu")
     return _DTYPES[name]
 
 

@@ -56,8 +56,10 @@ class Rows:
 class SlowReference:
     """One context over one stock model, edited by rebuilding it. Slot i stands at rotary position i."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = _stock_copy(model)
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+        """`dtype` is what to compute in, the model's own unless told; in float64 rounding is out of the way
+        (but for what stock models do in float32 whatever their dtype: norms, softmax, angles)."""
+        self._model = _stock_copy(model, dtype)
         self._frequencies = _frequencies(self._model.config)
         self._nothing = self._probe().span(0, 0)
         self._rows = self._nothing
@@ -122,12 +124,12 @@ class SlowReference:
 
     @staticmethod
     def prefilled(
-        model: PreTrainedModel, ids: Sequence[int]
+        model: PreTrainedModel, ids: Sequence[int], dtype: torch.dtype | None = None
     ) -> tuple[Float[Tensor, "V"], list[tuple[Float[Tensor, "H S D"], Float[Tensor, "H S D"]]]]:
         """The last logits of one pass over ids, and every layer's keys and values. Serves every model."""
         cache = DynamicCache()
         with torch.no_grad():
-            out = _stock_copy(model)(input_ids=torch.tensor([list(ids)]), past_key_values=cache)
+            out = _stock_copy(model, dtype)(input_ids=torch.tensor([list(ids)]), past_key_values=cache)
         return _last(out.logits), [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
     def _forward(self, left: Rows, ids: Sequence[int]) -> tuple[Float[Tensor, "V"], Rows]:
@@ -189,11 +191,11 @@ class SlowReference:
         return rows
 
 
-def _stock_copy(model: PreTrainedModel) -> PreTrainedModel:
+def _stock_copy(model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The same weights in a newly built model with eager attention: no engine's hook or patch comes along."""
     with torch.random.fork_rng(devices=[]):  # building draws random weights, only to be overwritten
         stock = type(model)(copy.deepcopy(model.config))
-    stock = stock.to(dtype=model.dtype)
+    stock = stock.to(dtype=dtype or model.dtype)
     stock.load_state_dict(model.state_dict())
     stock.set_attn_implementation("eager")
     return stock.eval()

@@ -59,7 +59,7 @@ class Pass:
 
 
 class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
-    """K and V of one layer: [1, H, C, D]. Allocated at the first write, when shapes are known.
+    """K and V of one layer: [1, H, C, D], C even. Allocated at the first write, when shapes are known.
 
     Where the model computes in less than fp32, keys are held in fp32 as well (`master`), so that being
     rotated a thousand times costs no bits; the model reads the copy in its own dtype.
@@ -112,6 +112,12 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values[:, :, rows] = values
         self.norms[:, rows] = norms
 
+    def wipe(self, start: int, stop: int) -> None:
+        """Rows of zeros."""
+        for part in (self.keys, self.master, self.values):
+            part[:, :, start:stop] = 0
+        self.norms[:, start:stop] = 0
+
     def parts(self) -> tuple[Float[Tensor, "H C D"], Float[Tensor, "H C D"], Float[Tensor, "H C"]]:
         """All that a row is in this layer: keys at full precision, values and their norms."""
         return self.master[0], self.values[0], self.norms
@@ -130,8 +136,10 @@ class Arena(Cache):  # type: ignore[misc]
     """The rows of all layers, as the cache object that a transformers model writes through."""
 
     def __init__(self, layers: int, capacity: int) -> None:
-        super().__init__(layers=[ArenaLayer(capacity, self) for _ in range(layers)])
         self.capacity = capacity
+        """Rows that may be held. There is room for one more where they are odd, so that it can be halved."""
+        self.room = capacity + capacity % 2
+        super().__init__(layers=[ArenaLayer(self.room, self) for _ in range(layers)])
         self.rows = 0
         self.current = Pass(torch.empty(0, dtype=torch.int64), 0, True)
         self.norms: Float[Tensor, "L H C"] | None = None
@@ -141,12 +149,12 @@ class Arena(Cache):  # type: ignore[misc]
     def norms_of(self, layer: ArenaLayer, heads: int, device: torch.device) -> Float[Tensor, "H C"]:
         """Room for the norms of one layer's values."""
         if self.norms is None:
-            shape = (len(self.layers), heads, self.capacity)
+            shape = (len(self.layers), heads, self.room)
             self.norms = torch.zeros(shape, dtype=torch.float32, device=device)
         if self.norms.shape[1] == heads and self.norms.device == device:
             room: Tensor = self.norms[self.layers.index(layer)]
             return room
-        return torch.zeros((heads, self.capacity), dtype=torch.float32, device=device)
+        return torch.zeros((heads, self.room), dtype=torch.float32, device=device)
 
     def begin(self, slots: Int64[Tensor, " Q"], *, rows: int, tail: bool, observe: bool = False) -> Pass:
         """Announce a forward pass. Rows are taken over only by `commit`, once it has succeeded."""
@@ -158,6 +166,13 @@ class Arena(Cache):  # type: ignore[misc]
     def commit(self) -> None:
         """The pass succeeded: its rows count."""
         self.rows = self.current.rows
+
+    @torch.inference_mode()
+    def abandon(self) -> None:
+        """The pass failed: what it wrote behind the rows that count is wiped, so that no NaN stays there."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.wipe(self.rows, self.current.rows)
 
     @torch.inference_mode()
     def move(

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from haloweave.engine.hf import banks
 from haloweave.engine.hf.arena import Arena
 from haloweave.errors import ModelUnsupported
 from haloweave.memory.tokens import SINKS, AttentionSample
@@ -115,9 +116,14 @@ class AttentionTap:
         if queries == 1 and layer is not None and mask is None and softcap is None:
             room = self._room(layer, (kv_heads, groups, rows), query)
             if room is not None:
-                scores = self._scores(query.view(kv_heads, groups, width) * scale, key[0])
+                q = query.view(kv_heads, groups, width) * scale
+                shared = self._shared(kv_heads, rows, key.device)
+                whole = self.arena.layers[layer]
+                scores = banks.scores(q, whole.keys[0], rows) if shared else self._scores(q, key[0])
                 torch.softmax(scores, dim=-1, dtype=torch.float32, out=room)
-                return torch.bmm(room.to(value.dtype), value[0]).view(1, heads, 1, value.shape[-1])
+                weights = room.to(value.dtype)
+                out = banks.mixed(weights, whole.values[0]) if shared else torch.bmm(weights, value[0])
+                return out.reshape(1, heads, 1, value.shape[-1])
         step = max(1, min(queries, _BLOCK // (heads * rows)))
         parts = []
         for start in range(0, queries, step):
@@ -149,6 +155,10 @@ class AttentionTap:
             return None
         self._singles.append(layer)
         return self._single[len(self._singles) - 1]
+
+    def _shared(self, kv_heads: int, rows: int, device: torch.device) -> bool:
+        """Whether threads share two banks of rows better than they share key heads."""
+        return device.type == "cpu" and banks.pays(kv_heads, rows, self.arena.room, torch.get_num_threads())
 
     @staticmethod
     def _scores(q: Float[Tensor, "H M D"], key: Float[Tensor, "H S D"]) -> Float[Tensor, "H M S"]:

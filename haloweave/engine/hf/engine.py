@@ -244,10 +244,12 @@ class HFEngine:
                 logits_to_keep=keep,
             )
         except RuntimeError as err:
+            self._arena.abandon()
             raise EngineFault(f"forward pass of {len(ids)} tokens at {self.rows} rows: {err}") from err
         logits: Tensor = out.logits[0]
         # The sum is finite only if all are; asking each of 49,000 costs 1.4 ms a token.
         if not math.isfinite(float(logits.sum(dtype=torch.float32))):
+            self._arena.abandon()
             raise EngineFault("the model returned logits that are not finite")
         return logits
 

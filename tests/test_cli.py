@@ -627,6 +627,13 @@ def test_test_kv_as_json(tiny: Path) -> None:
     assert all(line["ok"] and line["logits"] <= 1e-4 for line in terminal.lines)
 
 
+def test_test_kv_in_float64_has_no_rounding_to_tell(tiny: Path) -> None:
+    terminal = Terminal()
+    assert terminal.halo("test-kv", "--model", tiny, "-n", "3", "--dtype", "float64", "--json") == 0
+    assert all(line["within"] and line["stock"] == 0 for line in terminal.lines)
+    assert all(line["logits"] < 5e-6 for line in terminal.lines)
+
+
 def test_a_wrong_surgery_fails_the_test() -> None:
     from haloweave.cli.testkv import table
     from haloweave.engine.contract import Verdict
@@ -634,9 +641,11 @@ def test_a_wrong_surgery_fails_the_test() -> None:
 
     out = io.StringIO()
     verdicts = [Verdict(Surgery.DROP, 3, 1e-2, 0.0, 0.0), Verdict(Surgery.PATCH, 0, 0, 0, 0, supported=False)]
+    verdicts += [Verdict(Surgery.RECOMPUTE, 3, 2e-4, 0.0, 0.0, stock=3e-4, unexplained=1e-5)]
     Console(file=out, width=80).print(table("x", verdicts, ["no rotary positions"]))
     assert "WRONG" in out.getvalue()
     assert "not possible" in out.getvalue()
+    assert re.search("RECOMPUTE .*3.0e-04.* rounding", out.getvalue())
     assert "no rotary positions" in out.getvalue()
 
 

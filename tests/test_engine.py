@@ -12,7 +12,16 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, VOCAB
 
-from haloweave.engine.contract import Difference, Verdict, Words, examine, invent, returning, verdicts
+from haloweave.engine.contract import (
+    Difference,
+    Verdict,
+    Words,
+    examine,
+    examining,
+    invent,
+    returning,
+    verdicts,
+)
 from haloweave.engine.hf import engine as hf_engine
 from haloweave.engine.hf.engine import HFEngine
 from haloweave.engine.reference import SlowReference
@@ -68,6 +77,25 @@ def test_contract_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of("llama")
     monkeypatch.setattr(engine._rotation.__class__, "_turn", lambda self, cos, sin, keys: None)
     assert not all(v.ok(BOUND) for v in examine(engine, ARCHITECTURES["llama"](0), sequences=3))
+
+
+@pytest.mark.parametrize(("dtype", "small"), [(torch.float32, 1e-4), (torch.float64, 5e-6)])
+def test_the_contract_tells_what_the_dtype_itself_costs(dtype: torch.dtype, small: float) -> None:
+    """A judge in another dtype than float64 would itself be the difference."""
+    model = ARCHITECTURES["llama"](0).to(dtype)
+    seen = list(examining(HFEngine(model, capacity=256), model, sequences=6))
+    assert all(d.logits < small and d.keys < small and d.values < small for d in seen)
+    assert all(0 < d.stock < 1e-4 if dtype == torch.float32 else d.stock == 0 for d in seen)
+
+
+def test_numbers_that_are_none_are_never_exact() -> None:
+    engine = engine_of("llama", 8)
+    fine = Difference(Surgery.DROP, 1e-6, 1e-6, 1e-6, 1e-6)
+    for wrong in ({"logits": np.nan}, {"keys": np.nan}, {"values": np.nan}, {"logits": 1.0, "stock": np.inf}):
+        for seen in ([fine, replace(fine, **wrong)], [replace(fine, **wrong), fine]):
+            drop = next(v for v in verdicts(engine, seen) if v.surgery is Surgery.DROP)
+            assert not drop.within(BOUND)
+            assert not drop.ok(BOUND)
 
 
 @pytest.mark.parametrize(("stock", "ok"), [(2e-4, True), (0.9e-4, False), (0.0, False)])

@@ -17,7 +17,8 @@ one token stands twice at the start) on which stock float32 is 4e-4 from float64
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -34,8 +35,9 @@ from haloweave.memory.mirror import Mirror
 from haloweave.memory.rows import SavedRows
 from haloweave.memory.tokens import Source, Tokens, View
 
-_ROUNDING = 2.0
 CHECKED = (Surgery.DROP, Surgery.PATCH, Surgery.RECOMPUTE, Surgery.RESTORE)
+_ROUNDING = 2.0
+"""How much further from float64 than the stock model an edit may be whose difference is called rounding."""
 
 
 class OpenEngine(Engine, Protocol):
@@ -60,18 +62,18 @@ class Verdict:
     values: float
     supported: bool = True
     stock: float = 0.0
-    """The largest difference of logits that the slow way itself has in the model's dtype."""
+    """What the slow way itself has in the model's dtype, on the edit that `logits` is the difference of."""
     unexplained: float | None = None
-    """`logits` without the edits on which the stock model is at least half as far off; all of them: None."""
+    """`logits`, but only of edits on which the stock model is less than half as far off. None: of all."""
 
     def within(self, bound: float = 1e-4) -> bool:
         """Nothing differs by more than this."""
-        return not self.supported or max(self.logits, self.keys, self.values) <= bound
+        return not self.supported or _worst((self.logits, self.keys, self.values)) <= bound
 
     def ok(self, bound: float = 1e-4) -> bool:
-        """The same, but for logits that the stock model does not tell better in this dtype."""
+        """The same, but for logits that the stock model tells no more than twice as well in this dtype."""
         logits = self.logits if self.unexplained is None else self.unexplained
-        return not self.supported or max(logits, self.keys, self.values) <= bound
+        return not self.supported or _worst((logits, self.keys, self.values)) <= bound
 
 
 def examine(
@@ -124,7 +126,7 @@ class Difference:
     @property
     def explained(self) -> bool:
         """The stock model is at least half as far off: two roundings of the same numbers differ that much."""
-        return self.logits <= _ROUNDING * self.stock
+        return math.isfinite(self.stock) and self.logits <= _ROUNDING * self.stock
 
 
 def examining(
@@ -314,7 +316,9 @@ class _Trial:
         else:
             whole = [*ids, *probe.tolist()]
             exact, all_rows = SlowReference.prefilled(self._model, whole, torch.float64)
-            told = [exact, SlowReference.prefilled(self._model, whole)[0]]
+            told = [exact]
+            if self._model.dtype != torch.float64:
+                told.append(SlowReference.prefilled(self._model, whole)[0])
             rows = [(keys[:, : len(ids)], values[:, : len(ids)]) for keys, values in all_rows]
         keys, values = _row_gaps(self._engine.layer_rows(), rows)
         got = self._engine.feed(probe).logits
@@ -341,21 +345,27 @@ def _row_gaps(
             gap = (ours[kind].to(want.device, torch.float64) - want).abs().max() / want.abs().max().clamp_min(
                 1.0
             )
-            worst[kind] = max(worst[kind], float(gap))
+            worst[kind] = _worst((worst[kind], float(gap)))
     return worst[0], worst[1]
+
+
+def _worst(differences: Iterable[float]) -> float:
+    """The largest; NaN if one is, which `max` would pass over."""
+    return float(np.max([0.0, *differences]))
 
 
 def verdicts(engine: Engine, seen: Sequence[Difference]) -> Iterator[Verdict]:
     """The worst difference of each surgery."""
     for surgery in CHECKED:
         these = [d for d in seen if d.surgery is surgery]
+        furthest = these[int(np.argmax([d.logits for d in these]))] if these else None
         yield Verdict(
             surgery,
             len(these),
-            max((d.logits for d in these), default=0.0),
-            max((d.keys for d in these), default=0.0),
-            max((d.values for d in these), default=0.0),
+            _worst(d.logits for d in these),
+            _worst(d.keys for d in these),
+            _worst(d.values for d in these),
             supported=surgery in engine.capabilities.surgeries,
-            stock=max((d.stock for d in these), default=0.0),
-            unexplained=max((d.logits for d in these if not d.explained), default=0.0),
+            stock=furthest.stock if furthest else 0.0,
+            unexplained=_worst(d.logits for d in these if not d.explained),
         )

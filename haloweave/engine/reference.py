@@ -196,7 +196,8 @@ def _stock_copy(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Pre
     with torch.random.fork_rng(devices=[]):  # building draws random weights, only to be overwritten
         stock = type(model)(copy.deepcopy(model.config))
     stock = stock.to(dtype=dtype or model.dtype)
-    stock.load_state_dict(model.state_dict())
+    same = stock.dtype == model.dtype and model.device.type == "cpu"
+    stock.load_state_dict(model.state_dict(), assign=same)  # shared where they can be: models are large
     stock.set_attn_implementation("eager")
     return stock.eval()
 

@@ -24,8 +24,8 @@ from haloweave.bench.plots import drawn, looks
 from haloweave.diffusion.judging.intervals import Interval
 
 _FIRST = (
-    "halo", "halo+recall", "truncate", "window", "h2o", "tova", "full", "none",
-    "halo+repair", "halo+both", "snapkv", "random", "redact", "summary", "cull", "halo+random",
+    "halo", "halo+recall", "truncate", "window", "h2o", "tova", "snapkv", "random",
+    "halo+repair", "halo+both", "full", "none", "redact", "summary", "cull", "halo+random",
 )  # fmt: skip
 """In the order of colours: what is compared most gets colours of its own."""
 _SPREAD = 0.004

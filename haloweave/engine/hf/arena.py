@@ -112,11 +112,11 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values[:, :, rows] = values
         self.norms[:, rows] = norms
 
-    def wipe(self, start: int, stop: int) -> None:
-        """Rows of zeros."""
+    def wipe(self, rows: Any) -> None:
+        """Zeros in these rows (slice or index tensor)."""
         for part in (self.keys, self.master, self.values):
-            part[:, :, start:stop] = 0
-        self.norms[:, start:stop] = 0
+            part[:, :, rows] = 0
+        self.norms[:, rows] = 0
 
     def parts(self) -> tuple[Float[Tensor, "H C D"], Float[Tensor, "H C D"], Float[Tensor, "H C"]]:
         """All that a row is in this layer: keys at full precision, values and their norms."""
@@ -137,8 +137,9 @@ class Arena(Cache):  # type: ignore[misc]
 
     def __init__(self, layers: int, capacity: int) -> None:
         self.capacity = capacity
-        """Rows that may be held. There is room for one more where they are odd, so that it can be halved."""
+        """Rows that may be held."""
         self.room = capacity + capacity % 2
+        """Rows that are allocated: an even number, so that they can be read as two banks."""
         super().__init__(layers=[ArenaLayer(self.room, self) for _ in range(layers)])
         self.rows = 0
         self.current = Pass(torch.empty(0, dtype=torch.int64), 0, True)
@@ -167,12 +168,16 @@ class Arena(Cache):  # type: ignore[misc]
         """The pass succeeded: its rows count."""
         self.rows = self.current.rows
 
-    @torch.inference_mode()
     def abandon(self) -> None:
-        """The pass failed: what it wrote behind the rows that count is wiped, so that no NaN stays there."""
+        """The pass failed: what it wrote is wiped, so that no NaN stays where later passes may read."""
+        at = self.current
+        self._wipe(slice(at.rows - len(at.slots), at.rows) if at.tail else at.slots)
+
+    @torch.inference_mode()
+    def _wipe(self, rows: Any) -> None:
         for layer in self.layers:
             if layer.is_initialized:
-                layer.wipe(self.rows, self.current.rows)
+                layer.wipe(rows)
 
     @torch.inference_mode()
     def move(
@@ -196,8 +201,9 @@ class Arena(Cache):  # type: ignore[misc]
         self.rows = rows
 
     def truncate(self, rows: int) -> None:
-        """Forget the rows from `rows` on."""
+        """Forget the rows from `rows` on, with what is left of others behind them."""
         self.rows = min(self.rows, rows)
+        self._wipe(slice(self.rows, None))
 
 
 def as_slice(target: Int64[Tensor, " N"]) -> Any:

@@ -117,8 +117,8 @@ class AttentionTap:
             room = self._room(layer, (kv_heads, groups, rows), query)
             if room is not None:
                 q = query.view(kv_heads, groups, width) * scale
-                shared = self._shared(kv_heads, rows, key.device)
                 whole = self.arena.layers[layer]
+                shared = self._shared(key, whole.keys) and self._shared(value, whole.values)
                 scores = banks.scores(q, whole.keys[0], rows) if shared else self._scores(q, key[0])
                 torch.softmax(scores, dim=-1, dtype=torch.float32, out=room)
                 weights = room.to(value.dtype)
@@ -156,9 +156,17 @@ class AttentionTap:
         self._singles.append(layer)
         return self._single[len(self._singles) - 1]
 
-    def _shared(self, kv_heads: int, rows: int, device: torch.device) -> bool:
-        """Whether threads share two banks of rows better than they share key heads."""
-        return device.type == "cpu" and banks.pays(kv_heads, rows, self.arena.room, torch.get_num_threads())
+    def _shared(self, seen: Float[Tensor, "1 H S D"], whole: Float[Tensor, "1 H C D"]) -> bool:
+        """Whether threads share two banks of rows better than they share key heads: with MKL, which gives a
+        thread whole products, and where a model attends to the arena itself."""
+        _, heads, rows, _ = seen.shape
+        return (
+            seen.device.type == "cpu"
+            and seen.dtype in (torch.float32, torch.float64)
+            and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+            and seen.data_ptr() == whole.data_ptr()
+            and banks.pays(heads, rows, whole.shape[2], torch.get_num_threads())
+        )
 
     @staticmethod
     def _scores(q: Float[Tensor, "H M D"], key: Float[Tensor, "H S D"]) -> Float[Tensor, "H M S"]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
@@ -244,7 +245,8 @@ class HFEngine:
                 logits_to_keep=keep,
             )
         except RuntimeError as err:
-            self._arena.abandon()
+            with suppress(RuntimeError):  # a device that failed may fail again
+                self._arena.abandon()
             raise EngineFault(f"forward pass of {len(ids)} tokens at {self.rows} rows: {err}") from err
         logits: Tensor = out.logits[0]
         # The sum is finite only if all are; asking each of 49,000 costs 1.4 ms a token.

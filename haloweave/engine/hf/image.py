@@ -41,6 +41,7 @@ def load(arena: Arena, image: Arrays, rows: int) -> None:
     """Inverse of `dump`, for arrays in which `misfit` finds nothing: the arena holds these rows alone."""
     for layer, (keys, values, norms) in _by_layer(arena, image):
         layer.write(slice(0, rows), keys[None], values[None], norms)
+        layer.wipe(slice(rows, None))
     arena.rows = rows
 
 

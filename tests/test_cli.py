@@ -31,6 +31,8 @@ from haloweave.cli.slash import COMMANDS
 from haloweave.cli.tools import Tools
 from haloweave.memory.tokens import Source
 from haloweave.mind import Mind
+from haloweave.models import resolve, resolve_encoder
+from haloweave.settings import settings
 
 HALO = [sys.executable, "-c", "from haloweave.cli import main; main()"]
 
@@ -701,6 +703,9 @@ def test_every_colour_brings_its_background() -> None:
 
 @pytest.mark.real
 def test_ctrl_c_at_a_real_stream(tmp_path: Path) -> None:
+    standard = settings()
+    resolve(standard.model)  # what is not there yet is fetched here: the command would tell of it
+    resolve_encoder(standard.embedder)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*HALO, "stream", "-", "--every", "1", "--ask", "What is it?", "--limit", "4", "--json"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)

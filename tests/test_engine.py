@@ -396,6 +396,14 @@ def test_invented_edits_cover_what_they_should() -> None:
     assert {len(e.splices) for e in edits} == {1, 2, 3}
 
 
+@pytest.mark.parametrize("ids", [[1.5], [1.0, 2.0], [True], [2**70], [2**63], [np.nan], ["1"]])
+def test_ids_that_are_no_whole_numbers_are_refused(ids: list[Any]) -> None:
+    engine = engine_of("llama", 8)
+    with pytest.raises(InvalidInput, match="token ids"):
+        engine.feed(ids)
+    assert engine.rows == 0
+
+
 # ---- the real model --------------------------------------------------------------------------------------
 
 

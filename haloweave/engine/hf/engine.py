@@ -188,7 +188,10 @@ class HFEngine:
     # ---- inside ----------------------------------------------------------------------------------
 
     def _checked(self, ids: Sequence[int] | np.ndarray, allow_empty: bool = False) -> Int32[np.ndarray, " Q"]:
-        wide = np.asarray(ids, dtype=np.int64)
+        given = np.asarray(ids)
+        if given.size and given.dtype.kind not in "iu":
+            raise InvalidInput(f"token ids: expected whole numbers below 2**63, got {given.dtype}")
+        wide = given.astype(np.int64)
         if wide.ndim != 1 or (not len(wide) and not allow_empty):
             raise InvalidInput(f"token ids: expected at least one, in one row, got shape {wide.shape}")
         if len(wide) and (wide.min() < 0 or wide.max() >= self._vocabulary):
